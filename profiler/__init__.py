@@ -1,0 +1,30 @@
+"""Measure what a language model costs to serve.
+
+>>> import profiler
+>>> runs = profiler.run("tiny-moe", scenario="smoke")            # doctest: +SKIP
+>>> profiler.compare([run.folder for run in runs])               # doctest: +SKIP
+
+``run`` measures and seals, ``load`` reads a run folder back, ``compare`` makes the cost table (pandas).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from profiler.api import run
+    from profiler.comparison import compare
+    from profiler.store import load
+
+__version__ = "0.1.0"
+__all__ = ["compare", "load", "run"]
+
+# Looked up when first used, so that `import profiler` and `profile --help` cost nothing.
+_HOME = {"compare": "profiler.comparison", "load": "profiler.store", "run": "profiler.api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'profiler' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,31 @@
+"""The ``profile`` command.  ``--help`` is answered from stored text, without importing anything heavy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HELP = Path(__file__).parent / "help"
+
+
+def stored_help(argv: list[str]) -> str | None:
+    """The stored help page for ``--help`` or ``COMMAND --help`` (``make help-pages`` renews them)."""
+    if not argv or argv[-1] not in ("--help", "-h") or len(argv) > 2:
+        return None
+    name = argv[0] if len(argv) == 2 else "profile"
+    page = HELP / f"{name}.txt"
+    return page.read_text(encoding="utf-8") if name.isalpha() and page.is_file() else None
+
+
+def main() -> None:
+    page = stored_help(sys.argv[1:])
+    if page is not None:
+        sys.stdout.write(page)
+        return
+    from profiler.cli import entry
+
+    entry()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Data with sources: published models, GPUs, rental prices, and the built-in tiny models.
+
+``models.json`` (64 published models), ``gpus.csv`` (specifications) and ``gpu_prices.csv`` (dated offers)
+are rebuilt by ``tools/build_catalog.py``; every row names its source.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from profiler.schema import Gpu, Price
+
+FOLDER = Path(__file__).resolve().parent
+GIB = 1 << 30
+
+
+class KvBytes(Struct, frozen=True):
+    """Cache bytes per token at 2 bytes a number: layers that keep all, layers that keep ``window`` tokens;
+    and the state of linear-attention layers, per sequence."""
+
+    full: int
+    windowed: int
+    window: int | None
+    state_bytes_per_seq: int
+
+
+class CatalogModel(Struct, frozen=True, kw_only=True):
+    """A published model.  ``computed_*`` were counted from ``config`` in two independent ways
+    (``verified_by``); ``published_*`` are the maker's own rounded figures, in 10⁹ parameters."""
+
+    id: str
+    kind: Literal["moe", "dense"]
+    release: str
+    license: str
+    config: dict[str, Any]
+    source: str
+    computed_total_params: int
+    computed_text_params: int
+    computed_vision_params: int
+    computed_active_params: int
+    computed_routed_expert_params: int
+    kv_cache_bytes_per_token_bf16: KvBytes
+    computed_mtp_params: int = 0
+    published_total_params_b: float | None = None
+    published_active_params_b: float | None = None
+    published_source: str | None = None
+    checkpoint_quantization: Literal["fp8", "mxfp4"] | None = None
+    hub_id: str | None = None
+    variants: str | None = None
+    total_scope: str | None = None
+    active_convention: str | None = None
+    verified_by: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hub(self) -> str:
+        """Where the weights lie on the Hub."""
+        return self.hub_id or self.id
+
+
+class GpuSpec(Struct, frozen=True, kw_only=True):
+    """One kind of GPU.  None where no source says.  ``driver_name`` is the pattern of its name in NVML;
+    ``price_names`` its names in price lists, after ``|`` those that leave the variant open."""
+
+    gpu: str
+    mem_gb: float
+    mem_bw_gbs: float | None
+    dense_bf16_tflops: float | None
+    fp8_tflops: float | None
+    tdp_w: float | None
+    nvlink_gbs: float | None
+    driver_name: str
+    price_names: str
+    source: str
+
+    @property
+    def memory_bytes(self) -> int:
+        """A vendor's "GB" of GPU memory is a GiB in fact: drivers report 79.6 of 80, 140.4 of 141."""
+        return int(self.mem_gb * GIB)
+
+
+class PriceOffer(Struct, frozen=True, kw_only=True):
+    """One offer or estimate; ``kind`` says on what terms (``on_demand``, ``spot``, ``tco_own``, …)."""
+
+    gpu: str
+    vendor: str
+    kind: str
+    usd_per_gpu_hour: float
+    date: str
+    source: str
+
+
+@cache
+def models() -> dict[str, CatalogModel]:
+    """The published models by id, in catalog order."""
+    entries = msgspec.json.decode((FOLDER / "models.json").read_bytes(), type=list[CatalogModel])
+    return {entry.id: entry for entry in entries}
+
+
+@cache
+def tiny_models() -> dict[str, dict[str, Any]]:
+    """The built-in tiny models: name → Hugging Face config."""
+    files = sorted((FOLDER / "tiny").glob("*.json"))
+    return {path.stem: msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) for path in files}
+
+
+@cache
+def gpus() -> tuple[GpuSpec, ...]:
+    """All GPUs of the catalog."""
+    return tuple(msgspec.convert(row, GpuSpec, strict=False) for row in _rows("gpus.csv"))
+
+
+@cache
+def gpu_prices() -> tuple[PriceOffer, ...]:
+    """All dated offers and estimates."""
+    return tuple(msgspec.convert(row, PriceOffer, strict=False) for row in _rows("gpu_prices.csv"))
+
+
+def _rows(name: str) -> list[dict[str, str | None]]:
+    with (FOLDER / name).open(newline="", encoding="utf-8") as file:
+        optional = {"mem_bw_gbs", "dense_bf16_tflops", "fp8_tflops", "tdp_w", "nvlink_gbs"}
+        return [
+            {key: None if key in optional and not value else value for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def match_gpu(driver_name: str, memory_bytes: int | None = None) -> GpuSpec | None:
+    """The specification for a GPU as its driver names it (``NVIDIA H100 80GB HBM3``), None when unsure.
+
+    ``memory_bytes`` must be within −12 … +6 % of the specification: it tells variants apart (GH200 with 96 or
+    141 GB, laptop GPUs, MIG slices), and a wrong match would give wrong ceilings and prices.
+    """
+    plain = re.sub(r"\b(NVIDIA|GEFORCE)\b", " ", driver_name.upper().replace("-", " "))
+    plain = " ".join(plain.split())
+    for spec in gpus():
+        same_size = memory_bytes is None or 0.88 <= memory_bytes / spec.memory_bytes <= 1.06
+        if same_size and re.fullmatch(spec.driver_name, plain):
+            return spec
+    return None
+
+
+def offers(gpu: GpuSpec, kind: str = "on_demand") -> tuple[PriceOffer, ...]:
+    """Current offers for ``gpu``: each vendor's newest, none over a year older than the newest of all.
+
+    Offers that do not name the variant (``H100``) count only where none does; undated ones only
+    where none is dated.
+    """
+    exact, _, vague = gpu.price_names.partition("|")
+    for group in (exact, vague):
+        named = [o for o in gpu_prices() if o.kind == kind and o.gpu in group.split(" + ")]
+        dated = [offer for offer in named if _month(offer) is not None]
+        if dated:
+            newest = max(_month(offer) or 0 for offer in dated)
+            recent = [offer for offer in dated if newest - (_month(offer) or 0) <= 12]
+            return tuple({o.vendor: o for o in sorted(recent, key=lambda o: o.date)}.values())
+        if named:
+            return tuple(named)
+    return ()
+
+
+def _month(offer: PriceOffer) -> int | None:
+    """Months since year 0 of the offer's (last) date; None when undated."""
+    found = re.findall(r"(20\d\d)-(\d\d)", offer.date)
+    return int(found[-1][0]) * 12 + int(found[-1][1]) if found else None
+
+
+def default_price(gpu: Gpu | GpuSpec) -> Price | None:
+    """What renting one ``gpu`` for an hour costs, on demand: the median over vendors' current offers, with
+    the cheapest and the dearest.  None when the GPU is not in the catalog or nobody offers it."""
+    spec = gpu if isinstance(gpu, GpuSpec) else match_gpu(gpu.name, gpu.memory_bytes)
+    found = offers(spec) if spec else ()
+    if not spec or not found:
+        return None
+    prices = [offer.usd_per_gpu_hour for offer in found]
+    dates = sorted(offer.date for offer in found)
+    vendors = ", ".join(sorted({offer.vendor for offer in found}))
+    return Price(
+        usd_per_hour=round(statistics.median(prices), 4),
+        per="gpu",
+        source=f"catalog: {spec.gpu}, median of {len(found)} on-demand offers ({vendors})",
+        date=dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+        low_usd_per_hour=min(prices),
+        high_usd_per_hour=max(prices),
+    )

@@ -1,0 +1,205 @@
+"""The command line: parse, one call, print, exit code.  Nothing is computed here.
+
+Exit codes: 0 done; 1 a gate or claim failed; 2 bad input; 3 undecided; 4 the measurement failed;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from profiler.errors import EngineError, InputError, ProfilerError, nearest
+
+if TYPE_CHECKING:
+    from profiler.store import RunResult
+
+app = typer.Typer(
+    name="profile",
+    help="Measure what a language model costs to serve: speed, latency, memory, energy, cost per token.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Model to measure: Hub id, folder or catalog name; repeat to compare."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a scenario field: load.concurrency=1,8,64 (repeatable)."),
+]
+PriceText = Annotated[
+    str | None, typer.Option("--price", help="USD per GPU-hour (machine-hour on CPU), or a price sheet.")
+]
+
+
+def entry() -> None:
+    """Run the command; an expected error becomes one message and its exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(130)
+    except ProfilerError as error:
+        _say(f"error: {error}")
+        if isinstance(error, EngineError):
+            for line in error.log_lines:
+                _say(f"  | {line}")
+        sys.exit(error.exit_code)
+    except typer.TyperException as error:  # a word typer cannot parse
+        _say(f"error: {error}")
+        sys.exit(2)
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _out(text: str) -> None:
+    sys.stdout.write(text)
+
+
+@app.command()
+def run(
+    model: Models = None,
+    scenario: Annotated[str, typer.Option("--scenario", "-s", help="Scenario name or TOML file.")] = "chat",
+    engine: Annotated[
+        str | None, typer.Option(help="vllm, transformers, endpoint, simulated or auto.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Measure a server that is already running.")] = None,
+    key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the server's API key.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="hub, random (from the config alone) or auto.")] = "auto",
+    price: PriceText = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder that takes the run folders.")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print folders and rows as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Complete an interrupted run folder.")] = None,
+) -> None:
+    """Launch, measure, seal, print the cost table; several models are interleaved."""
+    from profiler import prepare
+    from profiler.progress import watcher
+    from profiler.measure import execute
+
+    request = prepare.Request(
+        models=model or (),
+        scenario=scenario,
+        overrides=overrides or (),
+        engine=engine,
+        url=url,
+        key_env=key_env,
+        weights=weights,
+        price=price,
+        out=out,
+    )
+    plan = prepare.resume(resume) if resume else prepare.prepare(request)
+    for note in plan.notes:
+        _say(note)
+    try:
+        with watcher(quiet) as show:
+            folders = execute(plan, show)
+    except BaseException:
+        _say_kept(plan.out, plan.group)
+        raise
+    _report(folders, as_json)
+
+
+def _say_kept(out: Path, group: str) -> None:
+    """Name the folders of a run that ended early, so that nothing measured is overlooked."""
+    from profiler import store
+
+    for result in store.find([out]):
+        if result.manifest.group == group and result.manifest.windows:
+            kept = len(result.manifest.windows)
+            _say(f"kept {kept} finished windows; go on with: profile run --resume {result.folder}")
+
+
+def _report(folders: Sequence[Path], as_json: bool) -> None:
+    from profiler import comparison, store
+
+    results = store.find(folders)
+    table = comparison.rows(results)
+    if as_json:
+        import json
+
+        _out(json.dumps({"runs": [str(f) for f in folders], "rows": table}, allow_nan=False) + "\n")
+    else:
+        _print_table(table, results)
+        names = " ".join(str(folder) for folder in folders)
+        _out(f"\nsealed in {names}\nnext: profile compare {names} --format md\n")
+    if not any(row["requests_ok"] for row in table):
+        raise ProfilerError("no request succeeded; the failures are counted in the run folder")
+
+
+def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> None:
+    from rich.console import Console
+
+    from profiler import comparison
+    from profiler.report import table as report
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(report.rich_table(table))
+    for note in report.footnotes(table, comparison.host_differences(results)):
+        console.print(f"· {note}", markup=False)
+    for price in sorted({report.price_line(result.manifest) for result in results}):
+        console.print(f"· {price}", markup=False)
+
+
+@app.command("compare")
+def compare_runs(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")],
+    form: Annotated[str, typer.Option("--format", help="table, csv, md or json.")] = "table",
+    price: PriceText = None,
+) -> None:
+    """Print the cost table of sealed runs."""
+    from profiler import comparison, cost, store
+    from profiler.report import table as report
+
+    if form not in report.FORMATS:
+        raise InputError(f"--format {form}: no such format{nearest(form, report.FORMATS)}")
+    results = store.find(runs)
+    gpu = next((g.name for r in results for g in r.manifest.host.gpus), None)
+    rows = comparison.rows(results, cost.parse_price(price, gpu) if price else None)
+    if form == "table":
+        _print_table(rows, results)
+    else:
+        _out({"csv": report.as_csv, "md": report.markdown, "json": report.as_json}[form](rows))
+
+
+@app.command("list")
+def list_catalog(
+    what: Annotated[str, typer.Argument(help="models, scenarios, gpus, prices or engines.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show the catalog."""
+    from profiler.report import listing
+
+    if what not in listing.LISTINGS:
+        raise InputError(f"no list of {what!r}{nearest(what, listing.LISTINGS)}")
+    _out(listing.render(listing.LISTINGS[what](), as_json))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what can be measured on this machine, what not, and what would mend it."""
+    from profiler import doctor
+
+    _out(doctor.text())

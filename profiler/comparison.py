@@ -1,0 +1,144 @@
+"""Sealed runs → one tidy table, a row a load point.  The columns are a public contract (docs/results.md).
+
+Values only: text is made by ``report.table``.  ``rows`` gives plain dicts so that the command line needs
+no pandas; ``compare`` gives the same as a DataFrame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler import cost, metrics, store
+from profiler.host_facts import differences
+from profiler.schema import Estimate, Price
+from profiler.store import RunResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IDENTITY = ("model", "kind", "engine", "scenario", "load", "concurrency", "gpu", "gpus")
+COUNTS = ("requests_ok", "requests_failed")
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+ESTIMATES = (
+    "output_tokens_per_s",
+    "requests_per_s",
+    *(f"{name}_{statistic}" for name in metrics.LATENCIES for statistic in STATISTICS),
+    "memory_weights_bytes",
+    "memory_kv_bytes",
+    "memory_peak_bytes",
+    "power_w_mean",
+    "energy_j_per_output_token",
+    "usd_per_m_output_tokens",
+    "usd_per_m_input_tokens",
+    "usd_per_m_blended_tokens",
+    "input_tokens_per_s",
+    "total_tokens_per_s",
+    "input_tokens_mean",
+    "output_tokens_mean",
+)
+CONTEXT = ("weights", "repeats", "failures", "status", "host", "notes", "run")
+COLUMNS = (
+    *IDENTITY,
+    *COUNTS,
+    *(name + end for name in ESTIMATES for end in ("", "_low", "_high")),
+    *CONTEXT,
+)
+HIGHER_IS_BETTER = ("output_tokens_per_s", "requests_per_s", "total_tokens_per_s", "input_tokens_per_s")
+
+
+def rows(runs: Sequence[RunResult], price: Price | None = None) -> list[dict[str, Any]]:
+    """One dict a load point with every name of COLUMNS; None where not measured.
+
+    ``price`` overrides the price each run was made with.
+    """
+    measured = [(run, metrics.points(run)) for run in runs]
+    table = []
+    for run, points in measured:
+        siblings = [p for other, found in measured if same_engine(run, other) for p in found]
+        prefill = cost.prefill_s_per_token(points) or cost.prefill_s_per_token(siblings)
+        table += [_row(run, point, price or run.manifest.price, prefill) for point in points]
+    return table
+
+
+def same_engine(a: RunResult, b: RunResult) -> bool:
+    """Whether two runs measured the same model on the same engine, precision and host."""
+    ours, theirs = a.manifest, b.manifest
+    return (
+        ours.model.name == theirs.model.name
+        and ours.engine.kind == theirs.engine.kind
+        and ours.engine.version == theirs.engine.version
+        and ours.scenario.engine == theirs.scenario.engine
+        and not differences(ours.host, theirs.host)
+    )
+
+
+def _row(
+    run: RunResult, point: metrics.PointResult, price: Price | None, prefill: Estimate | None
+) -> dict[str, Any]:
+    manifest = run.manifest
+    gpus = manifest.engine.gpus
+    facts = manifest.model.facts
+    row: dict[str, Any] = {
+        "model": manifest.model.name,
+        "kind": facts.kind if facts else None,
+        "engine": manifest.engine.kind,
+        "scenario": manifest.scenario.name,
+        "load": point.point.mode,
+        "concurrency": point.point.concurrency,
+        "gpu": _gpu_name(run),
+        "gpus": len(gpus),
+        "requests_ok": point.requests_ok,
+        "requests_failed": sum(point.failures.values()),
+    }
+    estimates = point.estimates | cost.costs(point, price, len(gpus), prefill)
+    for name in ESTIMATES:
+        estimate = estimates.get(name)
+        row[name] = estimate.value if estimate else None
+        row[f"{name}_low"] = estimate.low if estimate else None
+        row[f"{name}_high"] = estimate.high if estimate else None
+    return row | {
+        "weights": manifest.model.weights,
+        "repeats": point.repeats,
+        "failures": ", ".join(f"{n} {what}" for what, n in sorted(point.failures.items())) or None,
+        "status": manifest.status,
+        "host": manifest.host.hostname_hash,
+        "notes": "; ".join([*manifest.engine.notes, *point.notes, *point.reasons.values()]) or None,
+        "run": str(run.folder),
+    }
+
+
+def _gpu_name(run: RunResult) -> str | None:
+    used = set(run.manifest.engine.gpus)
+    names = sorted({gpu.name for gpu in run.manifest.host.gpus if gpu.uuid in used})
+    return " + ".join(names) or None
+
+
+def host_differences(runs: Sequence[RunResult]) -> list[str]:
+    """How the runs' machines and software differ, as lines; empty when all are alike."""
+    found: list[str] = []
+    for run in runs[1:]:
+        for line in differences(runs[0].manifest.host, run.manifest.host):
+            text = f"{run.folder.name}: {line}"
+            if text not in found:
+                found.append(text)
+    return found
+
+
+def best(table: Sequence[dict[str, Any]], column: str) -> dict[tuple[Any, ...], int]:
+    """The row number holding the best value of ``column`` for each (scenario, load, concurrency) with
+    at least two rows: highest for rates, lowest for everything else."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, row in enumerate(table):
+        if row[column] is not None:
+            groups.setdefault((row["scenario"], row["load"], row["concurrency"]), []).append(number)
+    pick = max if column in HIGHER_IS_BETTER else min
+    return {key: pick(held, key=lambda n: table[n][column]) for key, held in groups.items() if len(held) > 1}
+
+
+def compare(paths: Iterable[str | Path], price: Price | None = None) -> pd.DataFrame:
+    """Run folders (or folders of them) → a DataFrame with COLUMNS; not measured is NA."""
+    import pandas as pd
+
+    return pd.DataFrame(rows(store.find(paths), price), columns=list(COLUMNS))

@@ -1,0 +1,109 @@
+"""Engines: vLLM, transformers, a remote endpoint, the simulated one; each yields an address to load.
+
+Every engine that is started here runs below a supervisor (:mod:`profiler.engines.supervise`) and is
+gone when the ``with`` block ends, whichever way it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from msgspec import structs
+
+from profiler.engines.base import RunningEngine
+from profiler.schema import EngineSettings, Model, ProbeStatus
+
+__all__ = ["RunningEngine", "available_engines", "check_engine", "choose_kind", "open_engine"]
+
+Kind = Literal["vllm", "transformers", "endpoint", "simulated"]
+
+
+@contextmanager
+def open_engine(
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+) -> Iterator[RunningEngine]:
+    """Start the engine that ``settings`` asks for, or address the remote one, and stop it at the end.
+
+    ``workdir`` exists; the engine's log is ``workdir/engine.log``.  ``report`` gets one short line about
+    every second until the engine answers.  Raises InputError when the engine cannot be used here or an
+    argument is wrong, EngineError when it does not start.
+    """
+    engine = _open(choose_kind(settings), settings, model, workdir, report)
+    try:
+        yield engine
+    finally:
+        if engine.process is not None:
+            engine.process.stop()
+
+
+def choose_kind(settings: EngineSettings) -> Kind:
+    """The engine that ``auto`` stands for here: vLLM with a CUDA GPU, else transformers."""
+    if settings.kind != "auto":
+        return settings.kind
+    from profiler.engines.gpus import visible_gpus
+    from profiler.engines.vllm import installed
+
+    return "vllm" if visible_gpus(settings.env) and installed() else "transformers"
+
+
+def available_engines() -> tuple[ProbeStatus, ...]:
+    """Every engine kind, whether it can be used here, and what would mend it; imports none of them."""
+    from profiler.engines import local, vllm
+
+    missing = local.missing_packages()
+    found = vllm.installed()
+    return (
+        ProbeStatus(
+            probe="vllm",
+            usable=found is not None,
+            detail=f"vLLM {found.version}, {found.device} build" if found else vllm.MISSING,
+        ),
+        ProbeStatus(
+            probe="transformers",
+            usable=not missing,
+            detail=local.missing_advice(missing) if missing else "embedded engine, CPU or GPU",
+        ),
+        ProbeStatus(probe="endpoint", usable=True, detail="any OpenAI-compatible server: --url"),
+        ProbeStatus(probe="simulated", usable=True, detail="server with a known latency law"),
+    )
+
+
+def check_engine(settings: EngineSettings, model: Model) -> None:
+    """Raise InputError for whatever :func:`open_engine` would refuse; starts, writes and asks nothing."""
+    kind = choose_kind(settings)
+    if kind == "endpoint":
+        from profiler.engines.endpoint import open_endpoint
+
+        open_endpoint(settings, model)
+    elif kind == "simulated":
+        from profiler.engines import simulated
+
+        simulated.parse(settings.args)
+    elif kind == "vllm":
+        from profiler.engines.vllm import check_vllm
+
+        check_vllm(settings, model)
+    else:
+        from profiler.engines.local import check_transformers
+
+        check_transformers(settings, model)
+
+
+def _open(
+    kind: Kind, settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+) -> RunningEngine:
+    if kind == "endpoint":
+        from profiler.engines.endpoint import open_endpoint
+
+        return open_endpoint(settings, model)
+    from profiler.engines import local, vllm
+
+    start = {
+        "vllm": vllm.open_vllm,
+        "transformers": local.open_transformers,
+        "simulated": local.open_simulated,
+    }[kind]
+    return start(structs.replace(settings, kind=kind), model, workdir, report)

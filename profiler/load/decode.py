@@ -1,0 +1,197 @@
+"""Raw pieces → RequestRecord.  Runs after the window; the only place that knows what chunks mean.
+
+A chunk that lists ``token_ids`` is one arrival of that many tokens.  Without ids, a text or delta with
+content (or ``reasoning``/``reasoning_content``) is one arrival of one token; role-only and usage-only
+chunks are none.  An event belongs to the instant at which its last byte arrived.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from profiler.load.exchange import Exchange
+from profiler.load.sse import SseParser
+from profiler.schema import Endpoint, Outcome, RequestRecord
+
+ERROR_CHARS = 300
+
+
+class _Delta(Struct):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: msgspec.Raw | None = None
+
+
+class _Choice(Struct):
+    text: str | None = None
+    token_ids: list[int] | None = None
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: msgspec.Raw | None = None
+    object: str | None = None
+    message: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Chunk)
+
+
+class Answer:
+    """What a stream said so far.  Feed it pieces with their stamps."""
+
+    def __init__(self) -> None:
+        self.arrivals_ns: list[int] = []
+        self.arrival_tokens: list[int] = []
+        self.has_ids = False
+        self.finish_reason: str | None = None
+        self.ended = False
+        self.usage: _Usage | None = None
+        self.error: str | None = None
+        self.malformed: str | None = None
+        self.events = 0
+        self._parser = SseParser()
+
+    def feed(self, stamp_ns: int, piece: bytes) -> None:
+        for name, data in self._parser.feed(piece):
+            self._event(stamp_ns, name, data)
+
+    def close(self, stamp_ns: int) -> None:
+        """The body ended in good order at this time."""
+        for name, data in self._parser.close():
+            self._event(stamp_ns, name, data)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.arrival_tokens)
+
+    def _event(self, stamp_ns: int, name: bytes, data: bytes) -> None:
+        self.events += 1
+        if data == b"[DONE]":
+            self.ended = True
+            return
+        try:
+            chunk = _decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.malformed = self.malformed or f"{error}: {_clip(data)}"
+            return
+        if _present(chunk.error) or chunk.object == "error" or name == b"error":
+            self.error = self.error or _clip(data)
+        self.usage = chunk.usage or self.usage
+        for choice in chunk.choices or ():
+            self._choice(stamp_ns, choice)
+
+    def _choice(self, stamp_ns: int, choice: _Choice) -> None:
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        if choice.token_ids is not None:
+            self.has_ids = True
+            tokens = len(choice.token_ids)
+        else:
+            tokens = 0 if self.has_ids else int(_says_something(choice))
+        if tokens:
+            self.arrivals_ns.append(stamp_ns)
+            self.arrival_tokens.append(tokens)
+
+
+def decode(exchange: Exchange, endpoint: Endpoint, window: int) -> RequestRecord:
+    """The record of one finished exchange; never raises on what a server sent."""
+    answer = read(exchange)
+    planned = exchange.planned
+    usage = answer.usage or _Usage()
+    outcome, error = judge(exchange, answer, endpoint)
+    exact = endpoint.prompt == "ids" and endpoint.protocol == "completions"
+    counted = answer.tokens if answer.has_ids else usage.completion_tokens
+    return RequestRecord(
+        window=window,
+        index=planned.index,
+        due_ns=exchange.due_ns,
+        sent_ns=exchange.sent_ns,
+        first_ns=answer.arrivals_ns[0] if answer.arrivals_ns else None,
+        last_ns=answer.arrivals_ns[-1] if answer.arrivals_ns else None,
+        done_ns=exchange.end_ns,
+        planned_input_tokens=planned.input_tokens,
+        planned_output_tokens=planned.output_tokens,
+        input_tokens=planned.input_tokens if exact else usage.prompt_tokens,
+        output_tokens=answer.tokens if counted is None else counted,
+        reported_input_tokens=usage.prompt_tokens,
+        reported_output_tokens=usage.completion_tokens,
+        arrivals_ns=answer.arrivals_ns,
+        arrival_tokens=answer.arrival_tokens,
+        outcome=outcome,
+        error=error,
+        status=exchange.status,
+    )
+
+
+def read(exchange: Exchange) -> Answer:
+    """Parse the pieces of an exchange; a body that was refused (status not 200) holds no tokens."""
+    answer = Answer()
+    if exchange.status != 200:
+        return answer
+    for stamp_ns, piece in zip(exchange.stamps, exchange.pieces, strict=True):
+        answer.feed(stamp_ns, piece)
+    if exchange.failure is None and exchange.stamps:
+        answer.close(exchange.stamps[-1])
+    return answer
+
+
+def judge(exchange: Exchange, answer: Answer, endpoint: Endpoint) -> tuple[Outcome, str | None]:
+    """Name the outcome.  What the server said counts before what the connection did afterwards."""
+    if exchange.status is not None and exchange.status != 200:
+        return "http_error", f"HTTP {exchange.status}: {_clip(b''.join(exchange.pieces))}"
+    if answer.error is not None:
+        return "stream_error", answer.error
+    if exchange.failure is not None:
+        return exchange.failure, exchange.error
+    return _judge_content(exchange, answer, endpoint)
+
+
+def _judge_content(exchange: Exchange, answer: Answer, endpoint: Endpoint) -> tuple[Outcome, str | None]:
+    if answer.malformed is not None:
+        return "malformed", answer.malformed
+    if not answer.events and any(piece.strip() for piece in exchange.pieces):
+        return "malformed", f"not an event stream: {_clip(b''.join(exchange.pieces))}"
+    if not answer.arrivals_ns:
+        return "empty", "the answer held no tokens"
+    if answer.finish_reason is None or not answer.ended:
+        missing = "finish reason" if answer.finish_reason is None else "[DONE]"
+        return "no_end", f"the stream ended without its {missing}"
+    return _judge_length(answer, exchange.planned.output_tokens, endpoint)
+
+
+def _judge_length(answer: Answer, wanted: int, endpoint: Endpoint) -> tuple[Outcome, str | None]:
+    reported = answer.usage.completion_tokens if answer.usage else None
+    got = answer.tokens if answer.has_ids else reported
+    if got is None or got == wanted:
+        return "ok", None
+    if got > wanted:
+        return "malformed", f"{got} tokens came, {wanted} were asked for"
+    may_stop = endpoint.prompt == "text" or not endpoint.ignores_eos
+    if may_stop and answer.finish_reason == "stop":
+        return "ok", None
+    return "short", f"{got} of {wanted} tokens, finish reason {answer.finish_reason!r}"
+
+
+def _says_something(choice: _Choice) -> bool:
+    delta = choice.delta
+    if delta is None:
+        return bool(choice.text)
+    return bool(delta.content or delta.reasoning or delta.reasoning_content or _present(delta.tool_calls))
+
+
+def _present(raw: msgspec.Raw | None) -> bool:
+    return raw is not None and bytes(raw) not in (b"null", b"[]", b"{}")
+
+
+def _clip(data: bytes) -> str:
+    return " ".join(data.decode(errors="replace").split())[:ERROR_CHARS]

@@ -1,0 +1,61 @@
+"""What the profiler and its load process say to each other: one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from profiler.schema import Endpoint, LoadPoint, Measure, Timeouts, Window, Workload
+
+
+class LoadJob(Struct, frozen=True, kw_only=True):
+    """Everything needed to hold one load point once.  ``records_path``: the parquet file to write."""
+
+    endpoint: Endpoint
+    workload: Workload
+    point: LoadPoint
+    measure: Measure
+    timeouts: Timeouts
+    window: int
+    repeat: int
+    engine_start: int
+    records_path: str
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """Where a window stands, some four times a second.  ``expected_s`` is the expected length of it all."""
+
+    phase: Literal["warm-up", "measuring", "finishing"]
+    elapsed_s: float
+    expected_s: float
+    chunks_per_s: float | None
+    in_flight: int
+    done: int
+    failed: int
+
+
+class Start(Struct, frozen=True, tag="start"):
+    job: LoadJob
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Stop the window now, keep its records."""
+
+
+class Underway(Struct, frozen=True, tag="underway"):
+    progress: Progress
+
+
+class Finished(Struct, frozen=True, tag="finished"):
+    window: Window
+
+
+class Broken(Struct, frozen=True, tag="broken"):
+    """The load generator itself failed; the traceback is on its stderr."""
+
+    message: str
+
+
+Order = Start | Cancel
+Reply = Underway | Finished | Broken

@@ -1,0 +1,239 @@
+"""The whole measurement, top to bottom: ``prepare`` has decided everything, ``execute`` does it.
+
+    for each (repeat, model, load point) of the schedule:
+        engine up → sampler on → one window of load → requests and window on disk
+    seal every folder
+
+Two orders.  *Resident*: all engines stay up and the models alternate window by window, A B A B, so that
+drift of the machine meets both alike; for machines where an idle engine costs nothing but memory.
+*Exclusive*: one engine at a time has the machine (a GPU's memory is not shared), the models alternate by
+repeat, and every repeat is a fresh engine start, the unit of replication that run-to-run variance asks for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from profiler import __version__, scenario, store
+from profiler.engines import open_engine
+from profiler.engines.base import RunningEngine
+from profiler.errors import EngineError, LoadError, ProfilerError
+from profiler.load.job import LoadJob, Progress
+from profiler.load.probe import probe_endpoint
+from profiler.load.worker import LoadWorker
+from profiler.prepare import PROBE_TIMEOUT_S, Plan
+from profiler.schema import SCHEMA_VERSION, EngineFacts, EngineSettings, LoadPoint, Manifest, Memory, Model, Window
+from profiler.telemetry import Sampler
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One entry of the schedule: which model is held at which point for which repeat."""
+
+    subject: int
+    repeat: int
+    point: LoadPoint
+
+
+class Show(Protocol):
+    """Who watches a run.  Called from the measuring process, never from the load generator's."""
+
+    def phase(self, model: str, text: str) -> None:
+        """A step outside any window: an engine's start, sealing."""
+
+    def progress(self, model: str, slot: Slot, progress: Progress) -> None:
+        """About four times a second inside a window."""
+
+    def window(self, model: str, slot: Slot, window: Window, left: int) -> None:
+        """A window is finished and safe on disk; ``left`` more are to come."""
+
+
+def schedule(subjects: int, points: Sequence[LoadPoint], repeats: int, exclusive: bool) -> Iterator[Slot]:
+    """The order of the windows; models rotate by repeat so that none is always first.
+
+    >>> [s.subject for s in schedule(2, [LoadPoint(mode="closed", concurrency=1)], 2, False)]
+    [0, 1, 1, 0]
+    """
+    for repeat in range(repeats):
+        turn = [(repeat + place) % subjects for place in range(subjects)]
+        if exclusive:
+            yield from (Slot(s, repeat, point) for s in turn for point in points)
+        else:
+            yield from (Slot(s, repeat, point) for point in points for s in turn)
+
+
+def execute(plan: Plan, show: Show) -> list[Path]:
+    """Measure everything in ``plan`` and return the sealed run folders, one a model.
+
+    On an error, Ctrl-C or a dead engine the finished windows stay in folders marked ``failed`` or
+    ``interrupted``, every process that was started is gone, and the exception goes on.
+    Raises EngineError, LoadError, StoreError; KeyboardInterrupt.
+    """
+    slots = list(schedule(len(plan.models), scenario.points(plan.scenario), plan.repeats, plan.exclusive))
+    with ExitStack() as stack:
+        subjects = [Subject(plan, number) for number in range(len(plan.models))]
+        stack.callback(_stop_all, subjects)
+        try:
+            worker = stack.enter_context(LoadWorker())
+            for left, slot in _undone(slots, subjects):
+                _one_window(subjects, slot, left, worker, show)
+            _stop_all(subjects)
+            for subject in subjects:
+                show.phase(subject.model.name, "sealing")
+                subject.writer.seal()
+        except BaseException as error:
+            for subject in subjects:
+                subject.mark(error)
+            raise
+    return [subject.writer.folder for subject in subjects]
+
+
+def _undone(slots: list[Slot], subjects: list[Subject]) -> Iterator[tuple[int, Slot]]:
+    """The slots still to be held (a resumed run has done some), with the number left after each."""
+    todo = [slot for slot in slots if not subjects[slot.subject].has(slot)]
+    for number, slot in enumerate(todo):
+        yield len(todo) - number - 1, slot
+
+
+def _one_window(subjects: list[Subject], slot: Slot, left: int, worker: LoadWorker, show: Show) -> None:
+    subject = subjects[slot.subject]
+    if subject.plan.exclusive:
+        _stop_all([other for other in subjects if other is not subject])
+    subject.start(lambda text: show.phase(subject.model.name, text))
+    window = subject.hold(slot, worker, lambda progress: show.progress(subject.model.name, slot, progress))
+    show.window(subject.model.name, slot, window, left)
+
+
+def _stop_all(subjects: Sequence[Subject]) -> None:
+    for subject in subjects:
+        subject.stop()
+
+
+class Subject:
+    """One model under test: its run folder and, while it is up, its engine and sampler."""
+
+    def __init__(self, plan: Plan, number: int) -> None:
+        self.plan = plan
+        self.model: Model = plan.models[number]
+        self.settings: EngineSettings = plan.settings[number]
+        self._engine: RunningEngine | None = None
+        self._stack: ExitStack | None = None
+        before = plan.resumed[number] if plan.resumed else None
+        self.writer = (
+            store.RunWriter(before.folder, before.manifest)
+            if before
+            else store.RunWriter.create(plan.out, self._manifest())
+        )
+
+    def _manifest(self) -> Manifest:
+        plan = self.plan
+        utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        digest = scenario.digest(plan.scenario)
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            run_id=f"{self.model.name.rsplit('/', 1)[-1]}-{plan.scenario.name}-{utc}-{digest[:8]}",
+            group=plan.group,
+            tool_version=__version__,
+            status="running",
+            reason=None,
+            utc=utc,
+            unix_ns=time.time_ns(),
+            clock_ns=time.perf_counter_ns(),
+            scenario=plan.scenario,
+            scenario_hash=digest,
+            model=self.model,
+            settings=self.settings,
+            exclusive=plan.exclusive,
+            engine=EngineFacts(kind=self.settings.kind, version=None, device="none"),
+            memory=Memory(),
+            host=plan.host,
+            probes=(),
+            price=plan.price,
+        )
+
+    def has(self, slot: Slot) -> bool:
+        return any((w.repeat, w.point) == (slot.repeat, slot.point) for w in self.writer.manifest.windows)
+
+    def start(self, report: Callable[[str], None]) -> None:
+        """Bring the engine and its sampler up, unless they are."""
+        if self._engine is not None:
+            return
+        with ExitStack() as stack:
+            engine = stack.enter_context(
+                open_engine(self.settings, self.model, self.writer.folder, report)
+            )
+            if engine.facts.kind == "endpoint":
+                engine = replace(engine, endpoint=probe_endpoint(engine.endpoint, PROBE_TIMEOUT_S))
+            on_gpu = engine.facts.device == "cuda"
+            sampler = stack.enter_context(
+                Sampler(self.writer.samples_path, engine.facts.gpus if on_gpu else ())
+            )
+            sampler.watch(self.model.name, engine.endpoint.pid, engine.endpoint.metrics_url)
+            self._stack, self._engine = stack.pop_all(), engine
+        self._note_start(engine, sampler)
+
+    def _note_start(self, engine: RunningEngine, sampler: Sampler) -> None:
+        starts = self.writer.manifest.starts_s
+        took = engine.facts.start_s
+        self.writer.update(
+            engine=engine.facts if not starts else self.writer.manifest.engine,
+            memory=engine.memory(),
+            probes=sampler.probes,
+            starts_s=(*starts, took) if took is not None else starts,
+            status="running",
+            reason=None,
+        )
+
+    def hold(self, slot: Slot, worker: LoadWorker, on_progress: Callable[[Progress], None]) -> Window:
+        """Hold one load point once; when this returns its requests and window are on disk."""
+        engine = self._engine
+        if engine is None:
+            raise LoadError("a window needs a running engine")
+        index = len(self.writer.manifest.windows)
+        job = LoadJob(
+            endpoint=engine.endpoint,
+            workload=self.plan.scenario.workload,
+            point=slot.point,
+            measure=self.plan.scenario.measure,
+            timeouts=self.plan.scenario.timeouts,
+            window=index,
+            repeat=slot.repeat,
+            engine_start=max(0, len(self.writer.manifest.starts_s) - 1),
+            records_path=str(self.writer.records_path(index)),
+        )
+        window = worker.run(job, on_progress, engine.check)
+        engine.check()
+        self.writer.add(window)
+        return window
+
+    def stop(self) -> None:
+        """Ask for the memory account a last time, then end engine and sampler."""
+        engine, stack = self._engine, self._stack
+        self._engine = self._stack = None
+        if engine is None or stack is None:
+            return
+        with stack:
+            try:
+                self.writer.update(memory=engine.memory())
+            except (ProfilerError, OSError):
+                pass  # a dead engine keeps the account it gave when it started
+
+    def mark(self, error: BaseException) -> None:
+        """Write into the folder how the run ended, keeping whatever was measured."""
+        if not (self.writer.folder / store.JOURNAL).exists():
+            return  # already sealed
+        status, reason = describe(error)
+        self.writer.update(status=status, reason=reason)
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """Status and reason a folder gets when a run ends by ``error``."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "interrupted by the user"
+    lines = error.log_lines if isinstance(error, EngineError) else ()
+    return "failed", "\n".join([f"{error}" or type(error).__name__, *lines])

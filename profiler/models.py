@@ -1,0 +1,278 @@
+"""A model's name → where its config and weights come from.  Nothing large is downloaded here.
+
+A name is tried as: built-in tiny model, local folder, catalog entry (or a variant of one, such as
+``-Instruct``), other Hub id.  Only the last two look at the network, for three seconds at most.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from profiler import arch, catalog
+from profiler.catalog import CatalogModel
+from profiler.errors import InputError, nearest
+from profiler.schema import Model, ModelFacts
+
+WEIGHTS = ("auto", "hub", "random")
+REACH_TIMEOUT_S = 3.0
+FETCH_TIMEOUT_S = 10.0
+T = TypeVar("T")
+
+# Endings that name a training stage, file format or date, never another shape.
+_STAGE = re.compile(r"-(instruct|chat|base|it|pt|thinking|sft|hf|\d{4})(?=-|$)")
+
+
+def resolve(name: str, weights: str = "auto") -> Model:
+    """The model called ``name``, with config, facts, and the kind of weights it will run on.
+
+    ``weights``: ``hub`` insists on downloaded (or cached) weights, ``random`` needs a config only,
+    ``auto`` takes a folder's own weights, else the Hub's where it can be reached, else random ones, and
+    says so in ``notes``.  Raises InputError.
+    """
+    if weights not in WEIGHTS:
+        raise InputError(f"unknown kind of weights {weights!r}{nearest(weights, WEIGHTS)}")
+    if name in catalog.tiny_models():
+        return _tiny(name, weights)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and ((folder / "config.json").is_file() or _is_path(name)):
+        return _local(folder, weights)
+    if _is_path(name):
+        raise InputError(f"model {name}: no such folder; a local model is a folder with config.json")
+    entry = find(name)
+    return _published(name, entry, weights) if entry else _unlisted(name, weights)
+
+
+def remote(name: str) -> Model:
+    """A model served elsewhere: its facts when the catalog knows the name, else none."""
+    config = catalog.tiny_models().get(name)
+    entry = find(name)
+    facts = arch.model_facts(config, "built in") if config else _catalog_facts(entry) if entry else None
+    return Model(name=name, weights="remote", facts=facts)
+
+
+def find(name: str) -> CatalogModel | None:
+    """The catalog entry with the shapes of ``name``: its id in any case, with or without the
+    organisation, or a variant that only differs in training (``Qwen2.5-72B-Instruct``)."""
+    wanted = name.lower()
+    entries = catalog.models().values()
+    for spelling in (str.lower, _stem):
+        for entry in entries:
+            known = {spelling(entry.id), spelling(entry.hub)}
+            if "/" not in wanted:
+                known = {each.rsplit("/", 1)[-1] for each in known}
+            if spelling(wanted) in known:
+                return entry
+    return None
+
+
+def _stem(name: str) -> str:
+    """``meta-llama/Llama-3.1-8B-Instruct`` and ``meta-llama/Meta-Llama-3.1-8B`` have the same stem."""
+    organisation, slash, base = name.lower().rpartition("/")
+    return organisation + slash + _STAGE.sub("", base.removeprefix("meta-"))
+
+
+# ------------------------------------------------------------------------------------ the four kinds
+
+
+def _tiny(name: str, weights: str) -> Model:
+    if weights == "hub":
+        raise InputError(f"{name} is built in and has no published weights; use --weights random (or auto)")
+    config = catalog.tiny_models()[name]
+    return Model(name=name, weights="random", config=config, facts=arch.model_facts(config, "built in"))
+
+
+def _local(folder: Path, weights: str) -> Model:
+    if weights == "hub":
+        raise InputError(f"model {folder}: a local folder has its own weights; use --weights auto or random")
+    config = _read_config(folder / "config.json")
+    facts, notes = _facts(config, str(folder / "config.json"))
+    has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    kind: Literal["local", "random"] = "local" if has_weights and weights == "auto" else "random"
+    if not has_weights and weights == "auto":
+        notes += (f"random weights: {folder} has neither *.safetensors nor *.bin",)
+    return Model(
+        name=folder.resolve().name,
+        weights=kind,
+        config=config,
+        folder=str(folder.resolve()),
+        facts=facts,
+        notes=notes,
+    )
+
+
+def _published(name: str, entry: CatalogModel, weights: str) -> Model:
+    hub_id, notes = _hub_id(name, entry)
+    reason = None if weights == "random" else _unavailable(hub_id)
+    if weights == "hub" and reason:
+        raise InputError(f"model {hub_id}: --weights hub: {reason}; connect, or use --weights random")
+    if reason:
+        notes += (f"random weights: {reason}",)
+    kind: Literal["hub", "random"] = "random" if weights == "random" or reason else "hub"
+    return Model(name=hub_id, weights=kind, config=entry.config, facts=_catalog_facts(entry), notes=notes)
+
+
+def _hub_id(name: str, entry: CatalogModel) -> tuple[str, tuple[str, ...]]:
+    """The Hub's id for what the user asked: the entry's own, or the variant named (with a note)."""
+    organisation = entry.id.partition("/")[0]
+    asked = name if "/" in name else f"{organisation}/{name}"
+    if asked.lower() in (entry.id.lower(), entry.hub.lower()):
+        return entry.hub, ()
+    return asked, (f"shapes of {entry.id} from the catalog: {asked} differs in training only",)
+
+
+def _unlisted(name: str, weights: str) -> Model:
+    hint = _nearest_model(name)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+        raise InputError(f"unknown model {name!r}{hint}; the catalog: profile list models")
+    cached = _cached_file(name, "config.json")
+    reason = None if cached else _unreachable()
+    if not cached and reason:
+        raise InputError(
+            f"unknown model {name!r}, and {reason} to look it up{hint}; the catalog: profile list models"
+        )
+    config = _read_config(cached or _fetch_config(name, hint))
+    facts, notes = _facts(config, f"huggingface.co/{name}")
+    missing = _unavailable(name) if weights != "random" else None
+    if weights == "hub" and missing:
+        raise InputError(f"model {name}: --weights hub: {missing}; connect, or use --weights random")
+    if missing:
+        notes += (f"random weights: {missing}",)
+    kind: Literal["hub", "random"] = "random" if weights == "random" or missing else "hub"
+    return Model(name=name, weights=kind, config=config, facts=facts, notes=notes)
+
+
+# -------------------------------------------------------------------------------- configs and facts
+
+
+def _facts(config: dict[str, Any], source: str) -> tuple[ModelFacts | None, tuple[str, ...]]:
+    try:
+        return arch.model_facts(config, source), ()
+    except arch.UnsupportedArchitectureError as error:
+        return None, (f"{error}: no size check before the start, no ceilings beside the results",)
+
+
+def _catalog_facts(entry: CatalogModel) -> ModelFacts:
+    return arch.model_facts(entry.config, f"catalog: {entry.source}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        raise InputError(f"model {path.parent}: no config.json there; a local model needs one") from None
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise InputError(f"{path}: not a readable JSON config: {error}") from None
+    if "model_type" not in config:
+        raise InputError(f"{path}: not a Hugging Face model config: model_type is missing")
+    return config
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1
+
+
+def _nearest_model(name: str) -> str:
+    known = [*catalog.models(), *catalog.tiny_models()]
+    bases = {each.rsplit("/", 1)[-1].lower(): each for each in reversed(known)}
+    close = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), bases, n=3, cutoff=0.5)
+    return f" (nearest: {', '.join(bases[each] for each in close)})" if close else ""
+
+
+# -------------------------------------------------------------------------------------------- the Hub
+
+
+def _unavailable(hub_id: str) -> str | None:
+    """Why the engine could not get these weights, None when it can: they are cached, or the Hub answers."""
+    config = _cached_file(hub_id, "config.json")
+    if config and _any(config.parent, ("*.safetensors", "*.bin")):
+        return None
+    return _unreachable()
+
+
+def _any(folder: Path, patterns: Iterable[str]) -> bool:
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
+
+
+def _unreachable() -> str | None:
+    """Why the Hub cannot be asked, None when it answers; takes three seconds at most."""
+    if any(
+        os.environ.get(key, "").lower() in ("1", "true", "on", "yes")
+        for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    ):
+        return "the Hub is switched off by HF_HUB_OFFLINE"
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if not endpoint.startswith(("https://", "http://")):
+        return f"HF_ENDPOINT is not a URL: {endpoint!r}"
+    request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310  (scheme checked above)
+    return None if within(REACH_TIMEOUT_S, lambda: _answers(request)) else f"{endpoint} cannot be reached"
+
+
+def _answers(request: urllib.request.Request) -> bool:
+    try:
+        with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):  # noqa: S310
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer, if a refusal
+    except OSError:
+        return False
+
+
+def within(seconds: float, call: Callable[[], T]) -> T | None:
+    """``call()``, or None once ``seconds`` have passed: name look-ups obey no timeout of their own."""
+    results: list[T] = []
+    worker = threading.Thread(target=lambda: results.append(call()), daemon=True)
+    worker.start()
+    worker.join(seconds)
+    return results[0] if results else None
+
+
+def _cached_file(hub_id: str, name: str) -> Path | None:
+    """A file of ``hub_id`` in the local Hugging Face cache."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = try_to_load_from_cache(hub_id, name)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _fetch_config(hub_id: str, hint: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    except ImportError:
+        raise InputError(
+            f"model {hub_id} is not in the catalog; install moe-profiler[transformers] to ask the Hub{hint}"
+        ) from None
+
+    def fetch() -> Path | InputError:
+        try:
+            return Path(hf_hub_download(hub_id, "config.json"))
+        except GatedRepoError:
+            page = f"https://huggingface.co/{hub_id}"
+            return InputError(f"model {hub_id} is gated: accept its terms at {page} and set HF_TOKEN")
+        except RepositoryNotFoundError:
+            return InputError(f"no model {hub_id!r} on the Hub (or it is private: set HF_TOKEN){hint}")
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            return InputError(
+                f"model {hub_id}: its config.json could not be fetched: {str(error).splitlines()[0]}"
+            )
+
+    found = within(FETCH_TIMEOUT_S, fetch)
+    if found is None:
+        raise InputError(
+            f"model {hub_id}: the Hub did not deliver config.json in {FETCH_TIMEOUT_S:g} s; try again"
+        )
+    if isinstance(found, InputError):
+        raise found
+    return found

@@ -1,0 +1,183 @@
+"""Argument words → a Plan: everything is resolved and checked before anything is started or written."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import msgspec
+
+from profiler import catalog, cost, fit, host, models, scenario, store
+from profiler.engines import choose_kind, open_engine
+from profiler.errors import InputError, nearest
+from profiler.host_facts import differences
+from profiler.load.probe import probe_endpoint
+from profiler.schema import EngineSettings, Gpu, Host, Model, Price, Scenario
+from profiler.store import RunResult
+
+ENGINES = get_args(get_type_hints(EngineSettings)["kind"])
+PROBE_TIMEOUT_S = 20.0
+BOOT_TOLERANCE_NS = 60 * 10**9  # the calendar clock may be stepped a little
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asked of ``profile run``, word for word."""
+
+    models: Sequence[str]
+    scenario: str
+    overrides: Sequence[str] = ()
+    engine: str | None = None
+    url: str | None = None
+    key_env: str | None = None
+    weights: str = "auto"
+    price: str | None = None
+    out: Path = Path("results")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that is decided before anything starts; ``settings[i]`` belongs to ``models[i]``.
+
+    ``resumed`` holds the interrupted runs to go on with, one a model, or is empty.
+    """
+
+    scenario: Scenario
+    models: tuple[Model, ...]
+    settings: tuple[EngineSettings, ...]
+    host: Host
+    out: Path
+    exclusive: bool
+    price: Price | None = None
+    resumed: tuple[RunResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    group: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def repeats(self) -> int:
+        return self.scenario.measure.repeats
+
+
+def prepare(request: Request) -> Plan:
+    """Resolve models, scenario, engine, price and fit.
+
+    Raises InputError, with the mend, for anything that cannot work; starts and writes nothing.
+    """
+    plan = scenario.load(request.scenario, _overrides(request))
+    engine = plan.engine
+    if not request.models and engine.kind != "endpoint":
+        raise InputError("which model? give --model NAME (`profile list models` shows what is known)")
+    machine = host.collect()
+    chosen = _models(request, engine)
+    kind = choose_kind(engine)
+    settings = [msgspec.structs.replace(engine, kind=kind) for _ in chosen]
+    if kind in ("vllm", "transformers"):
+        settings = [
+            fit.check_fit(model, each, plan.workload, plan.load, machine.gpus, machine.memory_bytes)
+            for model, each in zip(chosen, settings, strict=True)
+        ]
+    store.check_writable(request.out)
+    return Plan(
+        scenario=plan,
+        models=chosen,
+        settings=tuple(settings),
+        host=machine,
+        out=request.out,
+        exclusive=_exclusive(plan, kind, machine, chosen),
+        price=_price(request.price, machine.gpus),
+    )
+
+
+def resume(folder: Path) -> Plan:
+    """The plan of an interrupted run, with the runs it was interleaved with, to be completed.
+
+    Raises InputError when the folder is sealed, the machine or its software has changed since, or it has
+    been restarted (its monotonic clock began anew, so old and new windows cannot share a folder).
+    """
+    run = store.load(folder)
+    if run.manifest.status == "complete":
+        raise InputError(f"{folder} is complete; nothing is left to resume")
+    around = [store.load(p.parent) for p in sorted(folder.absolute().parent.glob(f"*/{store.JOURNAL}"))]
+    group = [each for each in around if each.manifest.group == run.manifest.group]
+    machine = host.collect()
+    _check_same_machine(run, machine)
+    first = run.manifest
+    return Plan(
+        scenario=first.scenario,
+        models=tuple(each.manifest.model for each in group),
+        settings=tuple(each.manifest.settings for each in group),
+        host=machine,
+        out=folder.absolute().parent,
+        exclusive=first.exclusive,
+        price=first.price,
+        resumed=tuple(group),
+        group=first.group,
+    )
+
+
+def _check_same_machine(run: RunResult, machine: Host) -> None:
+    differing = differences(run.manifest.host, machine)
+    if differing:
+        raise InputError(f"{run.folder} was begun on another machine or software: {'; '.join(differing)}")
+    boot_then = run.manifest.unix_ns - run.manifest.clock_ns
+    boot_now = time.time_ns() - time.perf_counter_ns()
+    if abs(boot_now - boot_then) > BOOT_TOLERANCE_NS:
+        raise InputError(f"{run.folder} was begun before this machine restarted; measure it anew")
+
+
+def _overrides(request: Request) -> list[str]:
+    words = list(request.overrides)
+    if request.engine is not None:
+        if request.engine not in ENGINES:
+            raise InputError(f"--engine {request.engine}: no such engine{nearest(request.engine, ENGINES)}")
+        words.append(f"engine.kind={request.engine}")
+    if request.url is not None:
+        if request.engine not in (None, "endpoint"):
+            raise InputError(f"--url goes with --engine endpoint, not {request.engine}")
+        words += ["engine.kind=endpoint", f"engine.args.url={request.url!r}"]
+        if request.key_env is not None:
+            words.append(f"engine.args.key_env={request.key_env!r}")
+    return words
+
+
+def _models(request: Request, engine: EngineSettings) -> tuple[Model, ...]:
+    """Endpoints and the simulated engine serve names of their own; all others are resolved."""
+    if engine.kind == "endpoint":
+        return tuple(_served(engine, name) for name in request.models or ("",))
+    if engine.kind == "simulated":
+        return tuple(models.remote(name) for name in request.models)
+    return tuple(models.resolve(name, request.weights) for name in request.models)
+
+
+def _served(engine: EngineSettings, name: str) -> Model:
+    """Ask the endpoint, before anything else, whether it is there and serves this model ("" its only one)."""
+    model = Model(name=name, weights="remote")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_engine(engine, model, Path(folder), lambda _: None) as running,
+    ):
+        found = probe_endpoint(running.endpoint, PROBE_TIMEOUT_S)
+    return models.remote(found.model)
+
+
+def _exclusive(plan: Scenario, kind: str, machine: Host, chosen: tuple[Model, ...]) -> bool:
+    """One engine at a time on GPUs, whose memory an engine takes whole; else all stay up if they fit."""
+    wish = plan.measure.residency
+    if wish != "auto":
+        return wish == "exclusive"
+    if kind in ("endpoint", "simulated"):
+        return False
+    return bool(machine.gpus)
+
+
+def _price(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:
+    """The price asked for, else the catalog's for this GPU, else none (a CPU machine has no list price)."""
+    gpu = gpus[0].name if gpus else None
+    if text is not None:
+        return cost.parse_price(text, gpu)
+    return catalog.default_price(gpus[0]) if gpus else None

@@ -1,0 +1,143 @@
+"""Who watches a run: a live line on a terminal, plain lines when piped, nothing when quiet.
+
+All of it goes to stderr, so that stdout carries results only.  The load generator runs in a process of
+its own and is not slowed by any drawing here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from profiler.load.job import Progress
+from profiler.measure import Show, Slot
+from profiler.schema import Window
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+LINE_EVERY_S = 10.0
+
+
+class Quiet:
+    """Says nothing."""
+
+    def phase(self, model: str, text: str) -> None: ...
+    def progress(self, model: str, slot: Slot, progress: Progress) -> None: ...
+    def window(self, model: str, slot: Slot, window: Window, left: int) -> None: ...
+
+
+class Clock:
+    """Time left, from the finished windows alone: engine starts are not windows."""
+
+    def __init__(self) -> None:
+        self._spent_s: list[float] = []
+
+    def add(self, window: Window) -> None:
+        self._spent_s.append((window.closed_ns - window.opened_ns) / 1e9)
+
+    def left(self, windows: int) -> str:
+        if not self._spent_s:
+            return ""
+        seconds = round(windows * sum(self._spent_s) / len(self._spent_s))
+        return f", about {seconds // 60}:{seconds % 60:02d} left" if seconds else ""
+
+
+def label(model: str, slot: Slot) -> str:
+    what = "batch of" if slot.point.mode == "batch" else "concurrency"
+    return f"{model} · {what} {slot.point.concurrency} · repeat {slot.repeat + 1}"
+
+
+def speed(progress: Progress) -> str:
+    rate = "" if progress.chunks_per_s is None else f" · {progress.chunks_per_s:,.0f} tokens/s"
+    failed = f" · {progress.failed} failed" if progress.failed else ""
+    return f"{progress.phase}{rate} · {progress.done} requests{failed}"
+
+
+class Lines:
+    """One line a step and one every LINE_EVERY_S seconds within a step, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._clock = Clock()
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def _say(self, step: str, text: str) -> None:
+        now = time.monotonic()
+        said, at = self._last
+        if said == step and now - at < LINE_EVERY_S:
+            return
+        self._last = (step, now)
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def phase(self, model: str, text: str) -> None:
+        self._say(f"{model} {text.split(' · ')[0]}", f"{model} · {text}")
+
+    def progress(self, model: str, slot: Slot, progress: Progress) -> None:
+        if progress.elapsed_s >= LINE_EVERY_S:
+            self._say(label(model, slot), f"{label(model, slot)} · {speed(progress)}")
+
+    def window(self, model: str, slot: Slot, window: Window, left: int) -> None:
+        self._clock.add(window)
+        trouble = f" · {window.trouble}" if window.trouble else ""
+        seconds = (window.closed_ns - window.opened_ns) / 1e9
+        text = f"{label(model, slot)} · done in {seconds:.1f} s{trouble} ({left} to go{self._clock.left(left)})"
+        self._say(text, text)
+
+
+class Live:
+    """One redrawn line: bar, phase, tokens/s, time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._clock = Clock()
+        self._todo: int | None = None
+        self._bar: Bar = Progress(
+            BarColumn(bar_width=16),
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+        self._done = 0
+
+    def __enter__(self) -> Live:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def phase(self, model: str, text: str) -> None:
+        self._bar.update(self._task, description=f"{model} · {text}")
+
+    def progress(self, model: str, slot: Slot, progress: Progress) -> None:
+        within = min(1.0, progress.elapsed_s / progress.expected_s) if progress.expected_s else 0.0
+        left = self._clock.left(self._todo) if self._todo is not None else ""
+        self._bar.update(
+            self._task,
+            completed=self._done + within,
+            description=f"{label(model, slot)} · {speed(progress)}{left}",
+        )
+
+    def window(self, model: str, slot: Slot, window: Window, left: int) -> None:
+        self._clock.add(window)
+        self._done += 1
+        self._todo = left
+        self._bar.update(self._task, total=self._done + left, completed=self._done)
+        if window.trouble:
+            self._bar.console.print(f"{label(model, slot)} · {window.trouble}", markup=False)
+
+
+@contextmanager
+def watcher(quiet: bool) -> Iterator[Show]:
+    """The watcher that fits stderr."""
+    if quiet or not sys.stderr.isatty():
+        yield Quiet() if quiet else Lines()
+    else:
+        with Live() as live:
+            yield live

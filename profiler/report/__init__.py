@@ -1,0 +1,1 @@
+"""Values → text.  Only this package and the command line make text."""

@@ -1,0 +1,116 @@
+"""The catalog as text or JSON: models, GPUs, prices, scenarios, engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from profiler import catalog, models, scenario
+from profiler.report.table import NA, significant
+
+Rows = Sequence[dict[str, Any]]
+
+
+def list_models() -> Rows:
+    """One row a published or built-in model: parameters, bf16 weight bytes, KV bytes per token."""
+    return [
+        {
+            "model": name,
+            "kind": facts.kind,
+            "total_params": facts.total_params,
+            "active_params": facts.active_params,
+            "weights_bf16_bytes": 2 * facts.total_params,
+            "kv_bytes_per_token": facts.kv_bytes_per_token,
+            "source": facts.source,
+        }
+        for name, facts in models.known()
+    ]
+
+
+def list_scenarios() -> Rows:
+    found = [(name, scenario.load(name)) for name in sorted(scenario.names())]
+    return [
+        {
+            "scenario": name,
+            "load": each.load.mode,
+            "concurrency": ", ".join(str(point.concurrency) for point in scenario.points(each)),
+            "about": each.about,
+        }
+        for name, each in found
+    ]
+
+
+def list_gpus() -> Rows:
+    return [
+        {
+            "gpu": gpu.name,
+            "memory_gb": gpu.memory_gb,
+            "bandwidth_gb_per_s": gpu.bandwidth_gb_per_s,
+            "bf16_tflops": gpu.bf16_tflops,
+            "tdp_w": gpu.tdp_w,
+            "source": gpu.source,
+        }
+        for gpu in catalog.gpus()
+    ]
+
+
+def list_prices() -> Rows:
+    return [
+        {
+            "gpu": offer.gpu,
+            "vendor": offer.vendor,
+            "kind": offer.kind,
+            "usd_per_gpu_hour": offer.usd_per_gpu_hour,
+            "date": offer.date,
+            "source": offer.source,
+        }
+        for offer in catalog.gpu_prices()
+    ]
+
+
+LISTINGS: dict[str, Callable[[], Rows]] = {
+    "models": list_models,
+    "scenarios": list_scenarios,
+    "gpus": list_gpus,
+    "prices": list_prices,
+}
+
+# Terminal headers and units for columns that are not shown as they are stored.
+SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "total_params": ("total B", lambda v: significant(v / 1e9)),
+    "active_params": ("active B", lambda v: significant(v / 1e9)),
+    "weights_bf16_bytes": ("weights GiB bf16", lambda v: significant(v / 2**30)),
+    "kv_bytes_per_token": ("KV bytes/token", lambda v: f"{v:,}"),
+    "memory_gb": ("memory GB", str),
+    "bandwidth_gb_per_s": ("GB/s", lambda v: f"{v:,.0f}"),
+    "bf16_tflops": ("bf16 TFLOP/s", lambda v: f"{v:,.0f}"),
+    "tdp_w": ("TDP W", lambda v: f"{v:,.0f}"),
+    "usd_per_gpu_hour": ("USD/GPU-h", lambda v: f"{v:.2f}"),
+}
+WIDE = "source"
+
+
+def render(rows: Rows, as_json: bool) -> str:
+    """Aligned text without the sources, or JSON with everything, units in the keys."""
+    if as_json:
+        return json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
+    columns = [column for column in rows[0] if column != WIDE]
+    table = [[SHOWN[c][0] if c in SHOWN else c for c in columns]]
+    table += [[_cell(row[c], c) for c in columns] for row in rows]
+    widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
+    numeric = [c in SHOWN for c in columns]
+    lines = [
+        "  ".join(
+            text.rjust(width) if number else text.ljust(width)
+            for text, width, number in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in table
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any, column: str) -> str:
+    if value is None:
+        return NA
+    return SHOWN[column][1](value) if column in SHOWN else str(value)

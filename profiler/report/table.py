@@ -1,0 +1,244 @@
+"""The cost table as terminal text, CSV, Markdown and JSON: one list of rows, four renderings.
+
+CSV and JSON carry every column of ``comparison.COLUMNS`` unrounded; terminal and Markdown carry the few a
+reader compares, with the unit in the header, ``n/a`` where nothing was measured and the 95 % interval as
+± half its width.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from profiler.comparison import COLUMNS, best
+from profiler.schema import Manifest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = dict[str, Any]
+NA = "n/a"
+FORMATS = ("table", "csv", "md", "json")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One column a reader sees: its header, its source column and how a value is written."""
+
+    header: str
+    column: str
+    write: Callable[[Row, str], str]
+    marks_best: bool = False
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits and no exponent: ``1,780``, ``0.0421``."""
+    if value is None:
+        return NA
+    if value == 0:
+        return "0"
+    from math import floor, log10
+
+    places = max(0, digits - 1 - floor(log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def with_interval(row: Row, column: str, factor: float = 1.0) -> str:
+    value, low, high = row[column], row[f"{column}_low"], row[f"{column}_high"]
+    if value is None:
+        return NA
+    text = significant(value * factor)
+    if low is None or high is None or not value:
+        return text
+    half = (high - low) / 2 / value * 100
+    return f"{text} ±{half:.0f}%" if half >= 1 else f"{text} ±{half:.1f}%"
+
+
+def _plain(row: Row, column: str) -> str:
+    return NA if row[column] is None else str(row[column])
+
+
+def _rate(row: Row, column: str) -> str:
+    return with_interval(row, column)
+
+
+def _ms(row: Row, column: str) -> str:
+    return NA if row[column] is None else significant(row[column] * 1e3)
+
+
+def _gib(row: Row, column: str) -> str:
+    return NA if row[column] is None else significant(row[column] / 2**30)
+
+
+def _number(row: Row, column: str) -> str:
+    return significant(row[column])
+
+
+def _requests(row: Row, column: str) -> str:
+    failed = row["requests_failed"]
+    return f"{row[column]:,}" + (f" (+{failed:,} failed)" if failed else "")
+
+
+SHOWN = (
+    Shown("conc", "concurrency", _plain),
+    Shown("model", "model", _plain),
+    Shown("tokens/s out", "output_tokens_per_s", _rate, marks_best=True),
+    Shown("TTFT p50 ms", "ttft_s_p50", _ms, marks_best=True),
+    Shown("p99", "ttft_s_p99", _ms),
+    Shown("ITL p50 ms", "itl_s_p50", _ms, marks_best=True),
+    Shown("p99", "itl_s_p99", _ms),
+    Shown("weights GiB", "memory_weights_bytes", _gib),
+    Shown("peak", "memory_peak_bytes", _gib, marks_best=True),
+    Shown("W", "power_w_mean", _number, marks_best=True),
+    Shown("J/token", "energy_j_per_output_token", _number, marks_best=True),
+    Shown("USD/M out", "usd_per_m_output_tokens", _number, marks_best=True),
+    Shown("requests", "requests_ok", _requests),
+)
+RELATIVE = "× first"
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Rows to compare stand together: by scenario and load, models in the order given."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
+    return sorted(
+        rows,
+        key=lambda r: (
+            scenarios.index(r["scenario"]),
+            r["load"],
+            r["concurrency"],
+            models.index(r["model"]),
+        ),
+    )
+
+
+def _group(row: Row) -> tuple[Any, ...]:
+    return row["scenario"], row["load"], row["concurrency"]
+
+
+def _relative(rows: Sequence[Row]) -> list[str]:
+    """Tokens/s over the first model's at the same load, so that a changing order shows."""
+    first: dict[tuple[Any, ...], float | None] = {}
+    for row in rows:
+        first.setdefault(_group(row), row["output_tokens_per_s"])
+    return [_ratio(row["output_tokens_per_s"], first[_group(row)]) for row in rows]
+
+
+def _ratio(value: float | None, base: float | None) -> str:
+    return f"{value / base:.2f}×" if value is not None and base else NA
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
+    """Headers, cell texts and the (row, column) places of the best values, for ``ordered`` rows."""
+    shown = [each for each in SHOWN if each.column not in ("power_w_mean", "energy_j_per_output_token")]
+    if any(row["power_w_mean"] is not None for row in rows):
+        shown = list(SHOWN)
+    headers = [each.header for each in shown]
+    texts = [[each.write(row, each.column) for each in shown] for row in rows]
+    marked = {
+        (number, place)
+        for place, each in enumerate(shown)
+        if each.marks_best
+        for number in best(rows, each.column).values()
+    }
+    if len({row["model"] for row in rows}) > 1:
+        headers.insert(3, RELATIVE)
+        for text, relative in zip(texts, _relative(rows), strict=True):
+            text.insert(3, relative)
+        marked = {(row, place + (place >= 3)) for row, place in marked}
+    return headers, texts, marked
+
+
+def rich_table(rows: Sequence[Row]) -> Table:
+    """The terminal's table: a section a load, best values bold with a star."""
+    from rich import box
+    from rich.table import Table
+
+    rows = ordered(rows)
+    headers, texts, marked = cells(rows)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for header in headers:
+        table.add_column(header, justify="left" if header == "model" else "right", overflow="fold")
+    for number, text in enumerate(texts):
+        last = number + 1 == len(rows) or _group(rows[number]) != _group(rows[number + 1])
+        styled = [
+            f"[bold]{cell}★[/bold]" if (number, place) in marked else cell for place, cell in enumerate(text)
+        ]
+        table.add_row(*styled, end_section=last)
+    return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    rows = ordered(rows)
+    headers, texts, marked = cells(rows)
+    lines = ["| " + " | ".join(headers) + " |", "|" + "|".join("---" for _ in headers) + "|"]
+    for number, text in enumerate(texts):
+        styled = [f"**{c}**" if (number, place) in marked else c for place, c in enumerate(text)]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in styled) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    return json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
+
+
+def footnotes(rows: Sequence[Row], hosts: Sequence[str]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    repeats = sorted({row["repeats"] for row in rows})
+    counted = "–".join(str(n) for n in {repeats[0], repeats[-1]}) if repeats else "0"
+    notes = [f"± is half the 95 % interval over {counted} repeats; ★ best at that load; n/a was not measured."]
+    if repeats and repeats[-1] == 1:
+        notes[0] = "one repeat: ± is precision within that run only and says nothing of the next; n/a was not measured."
+    randomly = sorted({row["model"] for row in rows if row["weights"] == "random"})
+    if randomly:
+        notes.append(
+            f"random weights ({', '.join(randomly)}): memory and dense speed are true, "
+            "a MoE's routing is not a trained router's."
+        )
+    notes += sorted({f"{row['model']}: {row['status']} run" for row in rows if row["status"] != "complete"})
+    notes += [f"unlike hosts, do not rank across them: {line}" for line in hosts]
+    for row in rows:
+        note = f"{row['model']} @ {row['concurrency']}: {row['failures']}" if row["failures"] else None
+        if note:
+            notes.append(note)
+    return notes + _shared_notes(rows)
+
+
+def _shared_notes(rows: Sequence[Row]) -> list[str]:
+    """Each distinct note once, naming the models it holds for unless it holds for all."""
+    holders: dict[str, list[str]] = {}
+    for row in rows:
+        for note in (row["notes"] or "").split("; "):
+            if note and row["model"] not in holders.setdefault(note, []):
+                holders[note].append(row["model"])
+    everyone = len({row["model"] for row in rows})
+    return [note if len(who) == everyone else f"{', '.join(who)}: {note}" for note, who in holders.items()]
+
+
+def price_line(manifest: Manifest) -> str:
+    """Where the cost columns come from, or how to get them."""
+    price = manifest.price
+    if price is None:
+        return "no price: cost is n/a; give one with --price USD_PER_HOUR"
+    spread = (
+        f" (offers {price.low_usd_per_hour:.2f}–{price.high_usd_per_hour:.2f})"
+        if price.low_usd_per_hour is not None and price.high_usd_per_hour is not None
+        else ""
+    )
+    dated = f", {price.date}" if price.date else ""
+    return (
+        f"price: {price.usd_per_hour:.2f} USD per {price.per}-hour{spread}, {price.source}{dated}; "
+        "utilisation 1.0, the whole bill on output tokens"
+    )

@@ -1,0 +1,90 @@
+"""The sample file: what the sampler writes and both halves read.
+
+One line a sample, tab-separated: ``t_ns  source  name  value``.  Append-only and each line whole in
+itself, so whatever a crash leaves behind is readable up to its last complete line.
+
+Sources are ``gpu:<uuid>``, ``rapl:<zone>``, ``process:<name>``, ``engine:<name>`` and ``sampler``.
+Names end in their unit; ``docs`` of each are in the probe that reads it (``profiler/telemetry``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+COLUMNS = ("t_ns", "source", "name", "value")
+
+
+class Sample(NamedTuple):
+    """One reading: CLOCK_MONOTONIC nanoseconds of the read, where, what, how much."""
+
+    t_ns: int
+    source: str
+    name: str
+    value: float
+
+
+def encode(samples: Iterable[Sample]) -> bytes:
+    """The lines of ``samples``; integers keep every digit up to 2^53, the exact range of float64."""
+    return b"".join(
+        b"%d\t%s\t%s\t%s\n" % (s.t_ns, s.source.encode(), s.name.encode(), _number(s.value)) for s in samples
+    )
+
+
+def _number(value: float) -> bytes:
+    whole = int(value)
+    return b"%d" % whole if whole == value else repr(float(value)).encode()
+
+
+def complete_bytes(content: bytes) -> int:
+    """Length of the part of a sample file that consists of whole lines."""
+    return content.rfind(b"\n") + 1
+
+
+def read_samples(path: Path | str) -> Any:
+    """The samples of a file as a pyarrow table: t_ns int64, source string, name string, value float64.
+
+    A last line cut short by a crash is left out, as is any line that does not have four fields; an
+    absent or empty file is an empty table.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    schema = pa.schema(
+        [("t_ns", pa.int64()), ("source", pa.string()), ("name", pa.string()), ("value", pa.float64())]
+    )
+    file = Path(path)
+    content = file.read_bytes() if file.exists() else b""
+    content = content[: complete_bytes(content)]
+    if not content:
+        return schema.empty_table()
+    return csv.read_csv(
+        pa.BufferReader(content),
+        read_options=csv.ReadOptions(column_names=list(COLUMNS)),
+        parse_options=csv.ParseOptions(
+            delimiter="\t", quote_char=False, invalid_row_handler=lambda _: "skip"
+        ),
+        convert_options=csv.ConvertOptions(column_types=schema),
+    )
+
+
+def sources(samples: Any, kind: str) -> list[str]:
+    """The sources of one kind (``"gpu"``, ``"rapl"``, ``"process"``…) that occur, sorted."""
+    import pyarrow.compute as pc
+
+    found = pc.unique(samples["source"]).to_pylist()
+    return sorted(source for source in found if source.startswith(f"{kind}:"))
+
+
+def series(samples: Any, source: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Times in ns (int64, ascending) and values (float64) of one name of one source."""
+    import pyarrow.compute as pc
+
+    rows = samples.filter(pc.and_(pc.equal(samples["source"], source), pc.equal(samples["name"], name)))
+    rows = rows.sort_by("t_ns")
+    return rows["t_ns"].to_numpy(), rows["value"].to_numpy()

@@ -1,0 +1,366 @@
+"""The nouns: frozen records that everything else passes around.  Imports nothing of ours.
+
+Names end in their unit.  ``None`` means "not measured" or "does not apply" and never 0.
+Times named ``*_ns`` are CLOCK_MONOTONIC nanoseconds (``time.perf_counter_ns``), one clock for all
+processes of a host.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+SCHEMA_VERSION = 1
+
+Count = Annotated[int, Meta(ge=1)]
+Whole = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+# ---------------------------------------------------------------------------------- what to run
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything a user writes in TOML: a key we do not know is an error, not a comment."""
+
+
+class Length(Settings):
+    """A token length drawn uniformly from mean·[1 − spread, 1 + spread]; spread 0 is exact."""
+
+    mean: Count
+    spread: Fraction = 0.0
+
+
+class Workload(Settings):
+    """What each request asks: prompt and answer lengths in tokens, and the seed that fixes them all."""
+
+    input_tokens: Count | Length
+    output_tokens: Count | Length
+    shared_prefix_tokens: Whole = 0
+    seed: Whole = 0
+
+
+class Load(Settings):
+    """How requests are offered.
+
+    ``closed``: each of ``concurrency`` slots sends its next request when the last one has ended.
+    ``batch``: ``requests`` prompts are sent at once and run to the end (offline throughput).
+    """
+
+    mode: Literal["closed", "batch"] = "closed"
+    concurrency: Annotated[tuple[Count, ...], Meta(min_length=1)] = (1,)
+    requests: Count | None = None
+
+
+class Measure(Settings):
+    """How long to look.  A closed-loop window ends once it has lasted ``window_s`` and seen
+    ``min_requests`` complete, or at ``max_window_s``, whichever comes first."""
+
+    warmup_s: Annotated[float, Meta(ge=0)] = 5.0
+    window_s: Seconds = 30.0
+    max_window_s: Seconds = 300.0
+    min_requests: Whole = 10
+    repeats: Count = 3
+    residency: Literal["auto", "resident", "exclusive"] = "auto"
+
+
+class Timeouts(Settings):
+    """Every wait is finite; a request that exceeds one ends with a named outcome."""
+
+    connect_s: Seconds = 10.0
+    first_token_s: Seconds = 300.0
+    gap_s: Seconds = 120.0
+    total_s: Seconds = 3600.0
+
+
+class EngineSettings(Settings):
+    """Which engine and how.  ``args`` go to the engine as they are (``max_num_seqs = 64``)."""
+
+    kind: Literal["auto", "vllm", "transformers", "endpoint", "simulated"] = "auto"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    tensor_parallel: Count | None = None
+    max_model_len: Count | None = None
+    start_timeout_s: Seconds = 1800.0
+    args: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+
+
+class Scenario(Settings):
+    """One measurement plan, as written in ``scenarios/*.toml``."""
+
+    name: str
+    about: str
+    workload: Workload
+    load: Load
+    measure: Measure = field(default_factory=Measure)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+
+class LoadPoint(Struct, frozen=True, kw_only=True):
+    """One point of the load axis.  For ``batch`` the concurrency is the number of prompts."""
+
+    mode: Literal["closed", "batch"]
+    concurrency: int
+
+
+# ---------------------------------------------------------------------------------- the model
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """What the architecture implies, before anything is measured.
+
+    ``total_params`` counts every weight of the language model, embeddings included;
+    ``active_params`` those a single token's forward pass uses, embeddings included.
+    ``kv_bytes_per_token`` is for a 2-byte cache and full attention layers; ``kv_windowed_bytes_per_token``
+    for those that keep only the last ``attention_window_tokens``; ``kv_state_bytes_per_sequence`` is the
+    fixed state of linear-attention layers.  ``kv_heads`` is 1 where all heads share one latent (MLA).
+    """
+
+    architecture: str
+    kind: Literal["moe", "dense"]
+    total_params: int
+    active_params: int
+    routed_expert_params: int
+    kv_bytes_per_token: int
+    vocab_size: int
+    layers: int
+    experts: int | None = None
+    experts_per_token: int | None = None
+    max_context_tokens: int | None = None
+    attention_heads: int | None = None
+    kv_heads: int | None = None
+    kv_windowed_bytes_per_token: int = 0
+    attention_window_tokens: int | None = None
+    kv_state_bytes_per_sequence: int = 0
+    source: str
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A resolved model: where its config and weights come from.
+
+    ``config`` is the Hugging Face config (``None`` for an endpoint, whose inside we cannot see);
+    ``folder`` a local folder with config (and weights when ``weights`` is ``local``).
+    ``weights``: ``hub`` the engine downloads them, ``local`` they lie in ``folder``,
+    ``random`` they are drawn from the config, ``remote`` they are the endpoint's own affair.
+    """
+
+    name: str
+    weights: Literal["hub", "local", "random", "remote"]
+    config: dict[str, Any] | None = None
+    folder: str | None = None
+    facts: ModelFacts | None = None
+    notes: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------------------------- the engine
+
+
+class Memory(Struct, frozen=True, kw_only=True):
+    """The engine's own memory account in bytes, summed over its devices; None where it does not say."""
+
+    weights_bytes: int | None = None
+    kv_bytes: int | None = None
+    kv_tokens: int | None = None
+    activation_peak_bytes: int | None = None
+    graphs_bytes: int | None = None
+    device_total_bytes: int | None = None
+
+
+class EngineFacts(Struct, frozen=True, kw_only=True):
+    """What was started: enough to start it again."""
+
+    kind: str
+    version: str | None
+    device: Literal["cpu", "cuda", "remote", "none"]
+    argv: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    start_s: float | None = None
+    weights: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A running engine as the load generator sees it: an address and how to talk to it.
+
+    ``prompt`` says whether prompts travel as token ids (exact lengths) or as text; ``returns_ids`` and
+    ``ignores_eos`` whether it takes those two extensions of the protocol.
+    ``pid`` is the root of the engine's process tree on this host, None when it is not ours.
+    The API key never reaches a run folder.
+    """
+
+    base_url: str
+    model: str
+    api_key: str | None = None
+    protocol: Literal["completions", "chat"] = "completions"
+    prompt: Literal["ids", "text"] = "ids"
+    returns_ids: bool = True
+    ignores_eos: bool = True
+    vocab_size: int | None = None
+    pid: int | None = None
+    metrics_url: str | None = None
+
+
+# ---------------------------------------------------------------------------------- what happened
+
+Outcome = Literal[
+    "ok",
+    "cancelled",  # we closed it after the window: not a failure, not a measurement
+    "connect_error",
+    "connect_timeout",
+    "http_error",
+    "first_token_timeout",
+    "gap_timeout",
+    "total_timeout",
+    "reset",
+    "stream_error",  # an error event inside a 200 stream
+    "malformed",
+    "empty",
+    "short",  # fewer tokens than asked although the end was to be ignored
+    "no_end",  # finish reason or end mark missing
+]
+
+
+class RequestRecord(Struct, frozen=True, kw_only=True):
+    """One request, raw.
+
+    ``due_ns`` when the schedule wanted it, ``sent_ns`` first byte written, ``first_ns`` and
+    ``last_ns`` first and last arrival that carried output tokens, ``done_ns`` end of response.
+    ``arrivals_ns[i]`` brought ``arrival_tokens[i]`` output tokens.
+    ``input_tokens`` is what we sent (ids) or what the server says (text); ``reported_*`` is ``usage``.
+    """
+
+    window: int
+    index: int
+    due_ns: int
+    sent_ns: int | None
+    first_ns: int | None
+    last_ns: int | None
+    done_ns: int | None
+    planned_input_tokens: int
+    planned_output_tokens: int
+    input_tokens: int | None
+    output_tokens: int
+    reported_input_tokens: int | None
+    reported_output_tokens: int | None
+    arrivals_ns: list[int]
+    arrival_tokens: list[int]
+    outcome: Outcome
+    error: str | None = None
+    status: int | None = None
+
+
+class ClientAudit(Struct, frozen=True, kw_only=True):
+    """How the load generator itself did during one window."""
+
+    cpu_frac: float
+    loop_lag_p99_s: float | None
+    send_lag_p99_s: float | None
+    chunks: int
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """One load point held once.  ``steady_*_ns`` bound the steady window that every rate, energy and
+    power figure shares; None when the load never became steady (the reason is in ``trouble``)."""
+
+    index: int
+    repeat: int
+    engine_start: int
+    point: LoadPoint
+    opened_ns: int
+    steady_start_ns: int | None
+    steady_end_ns: int | None
+    closed_ns: int
+    audit: ClientAudit | None = None
+    trouble: str | None = None
+
+
+class ProbeStatus(Struct, frozen=True, kw_only=True):
+    """Whether a probe can be used here, and if not, why and what would mend it."""
+
+    probe: str
+    usable: bool
+    detail: str
+
+
+class Gpu(Struct, frozen=True, kw_only=True):
+    uuid: str
+    name: str
+    memory_bytes: int | None
+    power_limit_w: float | None = None
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """The machine and software a run was made on."""
+
+    hostname_hash: str
+    os: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    python: str
+    packages: dict[str, str]
+
+
+class Price(Struct, frozen=True, kw_only=True):
+    """What an hour costs: of one GPU, or of the whole machine where it has none.
+
+    ``low``/``high`` span the offers the price was taken from; ``date`` and ``source`` say whose word it is.
+    """
+
+    usd_per_hour: Annotated[float, Meta(gt=0)]
+    per: Literal["gpu", "machine"]
+    source: str
+    date: str | None = None
+    low_usd_per_hour: float | None = None
+    high_usd_per_hour: float | None = None
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """``manifest.json``: written last, so that its presence says the run is whole.
+
+    ``group`` is shared by runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one instant on
+    the calendar and on the monotonic clock.  ``engine`` describes the first start, ``starts_s`` times each.
+    """
+
+    schema_version: int
+    run_id: str
+    group: str
+    tool_version: str
+    status: Literal["running", "complete", "interrupted", "failed"]
+    reason: str | None
+    utc: str
+    unix_ns: int
+    clock_ns: int
+    scenario: Scenario
+    scenario_hash: str
+    model: Model
+    settings: EngineSettings
+    exclusive: bool
+    engine: EngineFacts
+    memory: Memory
+    host: Host
+    probes: tuple[ProbeStatus, ...]
+    windows: tuple[Window, ...] = ()
+    starts_s: tuple[float, ...] = ()
+    price: Price | None = None
+
+
+# ---------------------------------------------------------------------------------- what is derived
+
+
+class Estimate(Struct, frozen=True):
+    """A number with its interval and what it rests on.
+
+    ``low``/``high`` bound the 95 % interval, None where the data cannot bound it.
+    ``n`` counts what the interval was taken over and ``over`` names it: "repeats", "batches", "requests".
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    over: str | None = None

@@ -1,0 +1,208 @@
+"""Run folders: written as we go, sealed by one rename, readable for ever.
+
+While a run goes on its folder holds ``journal.json`` (the manifest so far) and ``parts/`` (one parquet
+file of requests per finished window, the growing telemetry file).  Sealing merges the parts and renames
+``manifest.json`` into place as the last act, so its presence alone says that the run is whole.  A folder
+with a journal but no manifest is an interrupted run: it loads like any other and says so.
+
+History of the schema (readers accept every version):
+1  first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from profiler.errors import InputError, StoreError
+from profiler.schema import SCHEMA_VERSION, Manifest, RequestRecord, Window
+
+MANIFEST, JOURNAL, PARTS = "manifest.json", "journal.json", "parts"
+REQUESTS, TELEMETRY, SAMPLES = "requests.parquet", "telemetry.parquet", "telemetry.part"
+
+
+def requests_schema() -> Any:
+    """The columns of ``requests.parquet``: the fields of ``RequestRecord``, as a pyarrow schema."""
+    import pyarrow as pa
+
+    whole, text = pa.int64(), pa.string()
+    kinds = {"arrivals_ns": pa.list_(pa.int64()), "arrival_tokens": pa.list_(pa.int32())}
+    kinds |= {"outcome": text, "error": text}
+    return pa.schema([(name, kinds.get(name, whole)) for name in RequestRecord.__struct_fields__])
+
+
+def write_requests(path: Path, records: Iterable[RequestRecord]) -> None:
+    """Write one window's requests; the file appears whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [msgspec.structs.asdict(record) for record in records]
+    beside = path.with_suffix(".tmp")
+    pq.write_table(pa.Table.from_pylist(rows, schema=requests_schema()), beside, compression="zstd")
+    os.replace(beside, path)
+
+
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    """Write a record as JSON so that a reader sees the old file or the new one, never half."""
+    beside = path.with_suffix(".tmp")
+    with beside.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def check_writable(out: Path, need_bytes: int = 64 << 20) -> None:
+    """Say before anything is started that ``out`` cannot take a run folder.
+
+    Raises InputError when it is not a folder, not writable, or has less than ``need_bytes`` free.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from None
+    free = shutil.disk_usage(out).free
+    if free < need_bytes:
+        raise InputError(
+            f"{out} has {free >> 20} MiB free, a run needs {need_bytes >> 20}; free some or use --out"
+        )
+
+
+@dataclass
+class RunWriter:
+    """The run folder being written.  ``manifest`` always mirrors ``journal.json``."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def create(cls, out: Path, manifest: Manifest) -> RunWriter:
+        folder = out / manifest.run_id
+        try:
+            (folder / PARTS).mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(f"cannot create {folder}: {error.strerror}") from None
+        writer = cls(folder, manifest)
+        writer.update()
+        return writer
+
+    @property
+    def samples_path(self) -> Path:
+        return self.folder / PARTS / SAMPLES
+
+    def records_path(self, window: int) -> Path:
+        return self.folder / PARTS / f"requests-{window:05d}.parquet"
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the manifest and write the journal."""
+        self.manifest = msgspec.structs.replace(self.manifest, **changes)
+        write_json(self.folder / JOURNAL, self.manifest)
+
+    def add(self, window: Window) -> None:
+        """A window is finished and its requests are on disk: from here on it cannot be lost."""
+        self.update(windows=(*self.manifest.windows, window))
+
+    def seal(self) -> None:
+        """Merge the parts and rename the manifest into place; the last act of a whole run."""
+        self.manifest = msgspec.structs.replace(self.manifest, status="complete")
+        result = RunResult(self.folder, self.manifest)
+        _write_table(self.folder / REQUESTS, result.requests)
+        _write_table(self.folder / TELEMETRY, result.samples)
+        write_json(self.folder / MANIFEST, self.manifest)
+        shutil.rmtree(self.folder / PARTS)
+        (self.folder / JOURNAL).unlink()
+
+    def discard(self) -> None:
+        """Remove a folder in which nothing was measured."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _write_table(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    beside = path.with_suffix(".tmp")
+    pq.write_table(table, beside, compression="zstd")
+    os.replace(beside, path)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run folder read back: the manifest, and the raw tables when asked for."""
+
+    folder: Path
+    manifest: Manifest
+
+    @cached_property
+    def requests(self) -> Any:
+        """pyarrow table, one row a request, of the manifest's windows."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        whole = self.folder / REQUESTS
+        if whole.exists():
+            return pq.read_table(whole)
+        parts = [self.folder / PARTS / f"requests-{w.index:05d}.parquet" for w in self.manifest.windows]
+        tables = [pq.read_table(part) for part in parts if part.exists()]
+        return pa.concat_tables(tables) if tables else requests_schema().empty_table()
+
+    @cached_property
+    def samples(self) -> Any:
+        """pyarrow table ``t_ns, source, name, value``: everything the sampler saw."""
+        import pyarrow.parquet as pq
+
+        from profiler.samples import read_samples
+
+        whole = self.folder / TELEMETRY
+        return pq.read_table(whole) if whole.exists() else read_samples(self.folder / PARTS / SAMPLES)
+
+
+def load(path: Path | str) -> RunResult:
+    """Read a run folder, sealed or interrupted.
+
+    Raises InputError when it is no run folder or was written by a newer version.
+    """
+    folder = Path(path)
+    for name in (MANIFEST, JOURNAL):
+        file = folder / name
+        if file.is_file():
+            return RunResult(folder, _decode(file))
+    kind = "has no manifest.json" if folder.is_dir() else "does not exist"
+    raise InputError(f"{folder} is not a run folder: it {kind}; `profile run` makes one under results/")
+
+
+def _decode(file: Path) -> Manifest:
+    raw = file.read_bytes()
+    try:
+        version = msgspec.json.decode(raw).get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise InputError(
+                f"{file} has schema version {version}, this profiler reads up to {SCHEMA_VERSION}: update it"
+            )
+        return msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, AttributeError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from None
+
+
+def find(paths: Iterable[Path | str]) -> list[RunResult]:
+    """Load each path; a folder that holds run folders stands for all of them, oldest first.
+
+    Raises InputError when a path holds no run.
+    """
+    found: list[RunResult] = []
+    for path in map(Path, paths):
+        inside = sorted(p.parent for name in (MANIFEST, JOURNAL) for p in path.glob(f"*/{name}"))
+        if (path / MANIFEST).exists() or (path / JOURNAL).exists() or not inside:
+            found.append(load(path))
+        else:
+            found += sorted((load(folder) for folder in inside), key=lambda run: run.manifest.utc)
+    return found

@@ -1,0 +1,128 @@
+"""Telemetry: a process of its own that reads energy, power, memory and engine counters at fixed times.
+
+It runs apart from the load generator so that neither disturbs the other, and in its own session so that
+Ctrl-C reaches it only through us.  What it writes is described in ``profiler.samples``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from profiler.errors import MeasurementError
+from profiler.samples import read_samples
+from profiler.schema import ProbeStatus
+
+__all__ = ["Sampler", "read_samples"]
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+
+
+class Sampler:
+    """Context manager that owns the sampling process; samples are appended to ``path``.
+
+    ``gpus``: UUIDs of the engine's GPUs, None for all of the machine, ``()`` for none.
+    NVML and RAPL are read from entry to exit; a process tree or an engine's metrics while watched.
+    Raises MeasurementError when the process does not start or has ended unbidden.
+    """
+
+    def __init__(self, path: Path, gpus: tuple[str, ...] | None) -> None:
+        self.probes: tuple[ProbeStatus, ...] = ()
+        self._config = {"path": str(path.absolute()), "gpus": gpus}
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The sampling process, None when none runs."""
+        return self._child.pid if self._child is not None else None
+
+    def __enter__(self) -> Sampler:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "profiler.telemetry.sampler"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            cwd=Path(__file__).resolve().parents[2],  # so that it imports this very package
+        )
+        try:
+            self._send(self._config)
+            self.probes = msgspec.json.decode(self._ready_line(), type=tuple[ProbeStatus, ...])
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(MeasurementError):
+            self._send({"command": "stop"})
+        self._end()
+
+    def watch(self, name: str, pid: int | None, metrics_url: str | None) -> None:
+        """Sample the process tree of ``pid`` as ``process:name`` and the metrics page as ``engine:name``."""
+        self._send({"command": "watch", "name": name, "pid": pid, "metrics_url": metrics_url})
+
+    def unwatch(self, name: str) -> None:
+        """Take a last sample of ``name`` and stop watching it; unknown names are ignored."""
+        self._send({"command": "unwatch", "name": name})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        child = self._child
+        if child is None or child.stdin is None:
+            raise MeasurementError("the sampler is not running: use it as a context manager")
+        try:
+            child.stdin.write(msgspec.json.encode(message) + b"\n")
+            child.stdin.flush()
+        except OSError as error:
+            raise self._lost() from error
+
+    def _ready_line(self) -> bytes:
+        assert self._child is not None
+        assert self._child.stdout is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self._child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            piece = os.read(self._child.stdout.fileno(), 65536) if ready else b""
+            if not piece:
+                raise self._lost()
+            line += piece
+        return line
+
+    def _lost(self) -> MeasurementError:
+        """Why the child is no more, in one line."""
+        assert self._child is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=1.0)
+        self._child.kill()
+        said = self._child.stderr.read().decode(errors="replace").strip() if self._child.stderr else ""
+        last = said.splitlines()[-1] if said else f"exit status {self._child.wait()}"
+        return MeasurementError(f"the telemetry sampler ended: {last}")
+
+    def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        with contextlib.suppress(OSError):
+            if child.stdin is not None:
+                child.stdin.close()
+        try:
+            child.wait(timeout=STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,101 @@
+"""What the engine says of itself: a scrape of the Prometheus ``/metrics`` page of a vLLM server.
+
+Names are ours, with units; the engine's are in ``METRICS`` (current and older spellings).  vLLM's
+``…_perc`` is a fraction of 1 despite its name.  Counters and queue lengths are summed over engine
+replicas, the cache usage is their mean.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from profiler.samples import Sample
+from profiler.schema import ProbeStatus
+
+TIMEOUT_S = 0.5
+MAX_BYTES = 8 << 20
+
+METRICS = {
+    "vllm:kv_cache_usage_perc": "kv_cache_usage_frac",
+    "vllm:gpu_cache_usage_perc": "kv_cache_usage_frac",
+    "vllm:num_requests_running": "requests_running",
+    "vllm:num_requests_waiting": "requests_waiting",
+    "vllm:num_preemptions_total": "preemptions",
+    "vllm:prompt_tokens_total": "prompt_tokens",
+    "vllm:generation_tokens_total": "generation_tokens",
+    "vllm:prefix_cache_queries_total": "prefix_cache_query_tokens",
+    "vllm:gpu_prefix_cache_queries_total": "prefix_cache_query_tokens",
+    "vllm:prefix_cache_hits_total": "prefix_cache_hit_tokens",
+    "vllm:gpu_prefix_cache_hits_total": "prefix_cache_hit_tokens",
+}
+AVERAGED = {"kv_cache_usage_frac"}
+# name, optional {labels}, value; the optional timestamp after it is not used
+LINE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{.*\})?\s+(?P<value>\S+)")
+
+
+class EngineMetricsProbe:
+    """Scrapes one URL; a scrape that fails gives only the running count of failures."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self._source = f"engine:{name}"
+        self._url = urlsplit(url)
+        self._failures = 0
+        self._detail = f"{url}: not read yet"
+        self._usable = False
+
+    def status(self) -> ProbeStatus:
+        """What the last scrape gave."""
+        return ProbeStatus(probe="engine metrics", usable=self._usable, detail=self._detail)
+
+    def sample(self) -> Iterator[Sample]:
+        """One scrape, stamped halfway between question and answer."""
+        before = time.perf_counter_ns()
+        try:
+            text = self._scrape()
+        except (OSError, http.client.HTTPException) as error:
+            self._failures += 1
+            self._usable, self._detail = False, f"{self._url.geturl()}: {error or type(error).__name__}"
+            yield Sample(before, self._source, "scrape_failures", self._failures)
+            return
+        t_ns = (before + time.perf_counter_ns()) // 2
+        values = parse(text)
+        self._usable = bool(values)
+        self._detail = f"{self._url.geturl()}: {', '.join(values) or 'none of the metrics we know'}"
+        for name, value in values.items():
+            yield Sample(t_ns, self._source, name, value)
+
+    def _scrape(self) -> str:
+        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT_S)
+        try:
+            connection.request("GET", self._url.path or "/metrics")
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise http.client.HTTPException(f"HTTP {response.status}")
+            return response.read(MAX_BYTES).decode("utf-8", "replace")
+        finally:
+            connection.close()
+
+
+def parse(text: str) -> dict[str, float]:
+    """Our names and values of a Prometheus text page (exposition format 0.0.4); absent stays absent."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for line in text.splitlines():
+        if not line.startswith("vllm:") or (match := LINE.match(line)) is None:
+            continue
+        if (name := METRICS.get(match["name"])) and (value := _number(match["value"])) is not None:
+            found[name].append(value)
+    return {name: sum(each) / (len(each) if name in AVERAGED else 1) for name, each in found.items()}
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value - value == 0 else None  # NaN and ±Inf are not measurements

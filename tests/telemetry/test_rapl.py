@@ -1,0 +1,105 @@
+"""The RAPL probe on a simulated powercap tree."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from profiler import energy
+from profiler.samples import Sample, encode, read_samples
+from profiler.telemetry.rapl import POWERCAP, RaplProbe
+
+RANGE_UJ = 65_712_999_613
+
+
+def zone(root: Path, folder: str, name: str, energy_uj: int = 1_000_000) -> Path:
+    path = root / folder
+    path.mkdir(parents=True)
+    (path / "name").write_text(f"{name}\n")
+    (path / "energy_uj").write_text(f"{energy_uj}\n")
+    (path / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
+    return path
+
+
+@pytest.fixture()
+def server(tmp_path: Path) -> Path:
+    """Two packages with dram, core zones inside them, and a psys zone that overlaps everything."""
+    for package in (0, 1):
+        zone(tmp_path, f"intel-rapl:{package}", f"package-{package}")
+        zone(tmp_path, f"intel-rapl:{package}:0", "core")
+        zone(tmp_path, f"intel-rapl:{package}:1", "dram")
+    zone(tmp_path, "intel-rapl:2", "psys")
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0")
+    (tmp_path / "intel-rapl").mkdir()
+    return tmp_path
+
+
+def test_packages_and_dram_are_read_psys_and_core_never(server: Path) -> None:
+    probe = RaplProbe(server)
+    assert probe.status().usable
+    assert probe.status().detail == "package-0, package-1, package-0/dram, package-1/dram"
+    found = {(s.source, s.name): s.value for s in probe.sample()}
+    zones = ("rapl:package-0", "rapl:package-1", "rapl:package-0/dram", "rapl:package-1/dram")
+    assert set(found) == {(z, n) for z in zones for n in ("energy_uj", "max_energy_range_uj")}
+    assert set(found.values()) == {1_000_000, RANGE_UJ}
+
+
+def test_energy_across_a_wrap_is_exact(server: Path, tmp_path: Path) -> None:
+    probe = RaplProbe(server)
+    samples: list[Sample] = []
+    for second in range(21):
+        joules = {"intel-rapl:0": 240 * second, "intel-rapl:1": 100 * second, "intel-rapl:0:1": 30 * second}
+        for folder, spent in joules.items():
+            counter = (RANGE_UJ - 1_000_000_000 + spent * 1_000_000) % RANGE_UJ
+            (server / folder / "energy_uj").write_text(str(counter))
+        samples += [s._replace(t_ns=second * 10**9) for s in probe.sample()]
+    file = tmp_path / "samples"
+    file.write_bytes(encode(samples))
+    reading = energy.cpu_energy(read_samples(file), int(2.5e9), int(17.5e9))
+    assert reading.boundary == "cpu package + dram"
+    assert reading.energy_j == pytest.approx(15 * (240 + 100 + 30), rel=1e-9)
+    assert reading.power_w == pytest.approx(370, rel=1e-9)
+
+
+def test_amd_without_dram_is_package_only(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    zone(tmp_path, "intel-rapl:0:0", "core")
+    assert RaplProbe(tmp_path).status().detail == "package-0"
+
+
+def test_root_only_counters_say_how_to_grant_reading(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:  # root may read mode 000: the refusal has to be simulated
+        real = Path.read_text
+
+        def refuse(path: Path, *args: object, **rest: object) -> str:
+            if path.name == "energy_uj":
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *args, **rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Path, "read_text", refuse)
+    else:
+        (server / "intel-rapl:1" / "energy_uj").chmod(0)
+    probe = RaplProbe(server)
+    assert not probe.status().usable
+    assert "root" in probe.status().detail
+    assert "chmod o+r" in probe.status().detail
+    assert list(probe.sample()) == []
+
+
+def test_a_package_with_no_counter_makes_the_sum_untrue_so_nothing_is_read(server: Path) -> None:
+    (server / "intel-rapl:1" / "energy_uj").unlink()
+    assert not RaplProbe(server).status().usable
+
+
+def test_no_powercap_at_all(tmp_path: Path) -> None:
+    status = RaplProbe(tmp_path / "none").status()
+    assert not status.usable
+    assert "virtual machine" in status.detail
+
+
+def test_this_machine_does_not_crash_the_probe() -> None:
+    probe = RaplProbe()
+    assert probe.status().usable is bool(list(probe.sample()))
+    assert probe.status().usable <= POWERCAP.exists()

@@ -1,0 +1,323 @@
+"""The sampling process, for real: its file, its schedule, and that nothing outlives anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from profiler.errors import MeasurementError
+from profiler.samples import Sample, series, sources
+from profiler.schema import ProbeStatus
+from profiler.telemetry import Sampler, read_samples
+from profiler.telemetry.sampler import SampleFile, Ticker
+
+from .test_engine_metrics import RECORDED, serving
+from .test_rapl import zone
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def eventually(true: Callable[[], bool], within_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.02)
+    return false_now(true)
+
+
+def false_now(true: Callable[[], bool]) -> bool:
+    return true()
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_watches_a_process_and_an_engine(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    with serving(RECORDED) as url, Sampler(path, ()) as sampler:
+        assert [status.probe for status in sampler.probes] == ["nvml", "rapl", "process"]
+        sampler.watch("tiny", os.getpid(), url)
+        assert eventually(lambda: {"engine:tiny", "process:tiny"} <= set(table_sources(path)))
+        pid = sampler.pid
+    assert pid is not None
+    assert gone(pid)
+    samples = read_samples(path)
+    assert series(samples, "engine:tiny", "requests_running")[1][0] == 12
+    assert series(samples, "process:tiny", "rss_bytes")[1][0] > 10 << 20
+
+
+def table_sources(path: Path) -> list[str]:
+    return list(read_samples(path)["source"].unique().to_pylist())
+
+
+def test_unwatch_takes_a_last_sample_and_stops(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    with Sampler(path, ()) as sampler:
+        sampler.watch("a", os.getpid(), None)
+        sampler.watch("b", os.getpid(), None)
+        assert eventually(lambda: len(sources(read_samples(path), "process")) == 2)
+        asked_ns = time.perf_counter_ns()
+        sampler.unwatch("a")
+        sampler.unwatch("never watched")
+        time.sleep(1.3)
+    samples = read_samples(path)
+    after = series(samples, "process:a", "rss_bytes")[0]
+    assert sum(after > asked_ns) == 1
+    assert sum(series(samples, "process:b", "rss_bytes")[0] > asked_ns) >= 3
+
+
+def test_the_windows_end_has_a_sample_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    with Sampler(path, ()) as sampler:
+        sampler.watch("a", os.getpid(), None)
+        assert eventually(lambda: bool(table_sources(path)))
+        end_ns = time.perf_counter_ns()
+    assert series(read_samples(path), "process:a", "rss_bytes")[0][-1] > end_ns
+
+
+def test_samples_go_behind_what_an_earlier_sampler_left(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    path.write_bytes(b"5\tgpu:x\tpower_w\t300\n6\tgpu:x\tpow")
+    with Sampler(path, ()) as sampler:
+        sampler.watch("a", os.getpid(), None)
+        assert eventually(lambda: len(table_sources(path)) > 1)
+    samples = read_samples(path)
+    assert series(samples, "gpu:x", "power_w")[1].tolist() == [300]
+    assert series(samples, "gpu:x", "pow")[1].tolist() == []
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from profiler.telemetry import Sampler
+with Sampler(Path(sys.argv[1]), ()) as sampler:
+    sampler.watch("me", None, None)
+    print(sampler.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture()
+def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "samples")]
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    yield started
+    started.kill()
+    started.communicate()
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_no_sampler_outlives_its_parent(parent: subprocess.Popen[str], blow: signal.Signals) -> None:
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert not gone(pid)
+    parent.send_signal(blow)
+    assert eventually(lambda: gone(pid), within_s=5)
+
+
+def test_ctrl_c_on_the_terminal_does_not_reach_the_sampler(tmp_path: Path) -> None:
+    with Sampler(tmp_path / "samples", ()) as sampler:
+        assert sampler.pid is not None
+        assert os.getsid(sampler.pid) != os.getsid(0)
+        os.kill(sampler.pid, signal.SIGINT)
+        time.sleep(0.2)
+        assert not gone(sampler.pid)
+        sampler.watch("me", os.getpid(), None)
+
+
+def test_it_ends_when_only_a_fork_of_the_parent_holds_its_stdin(tmp_path: Path) -> None:
+    keeper = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'profiler.telemetry.sampler'], stdin=subprocess.PIPE)\n"
+        f'child.stdin.write(b\'{{"path": "{tmp_path / "samples"}", "gpus": []}}\\n\')\n'
+        "child.stdin.flush()\n"
+        "print(child.pid, flush=True)\n"
+        "holder = os.fork()\n"
+        "import time\n"
+        "time.sleep(20 if holder == 0 else 1.0)\n"
+        "print(holder, flush=True) if holder else None\n"
+        "os._exit(0)\n"
+    )
+    started = subprocess.Popen([sys.executable, "-c", keeper], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert started.stdout is not None
+    pid = int(started.stdout.readline())
+    lines = [started.stdout.readline() for _ in range(2)]  # the probes' status, then the holder's pid
+    holder = int(lines[-1])
+    try:
+        assert eventually(lambda: gone(pid), within_s=5)
+        assert not gone(holder)
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        started.wait()
+        started.stdout.close()
+
+
+def test_a_sampler_that_was_killed_is_reported_in_one_line(tmp_path: Path) -> None:
+    with Sampler(tmp_path / "samples", ()) as sampler:
+        assert sampler.pid is not None
+        os.kill(sampler.pid, signal.SIGKILL)
+        assert eventually(lambda: gone(sampler.pid or 0))
+        with pytest.raises(MeasurementError, match="sampler ended: exit status -9"):
+            sampler.watch("me", os.getpid(), None)
+
+
+def test_an_unwritable_path_is_reported_at_the_start(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MeasurementError, match="No such file or directory"),
+        Sampler(tmp_path / "no" / "samples", ()),
+    ):
+        pass
+
+
+def test_rapl_and_its_own_account_are_in_the_file(tmp_path: Path) -> None:
+    zone(tmp_path / "powercap", "intel-rapl:0", "package-0", energy_uj=77)
+    path = tmp_path / "samples"
+    config = {"path": str(path), "gpus": [], "powercap": str(tmp_path / "powercap")}
+    done = subprocess.run(
+        [sys.executable, "-m", "profiler.telemetry.sampler"],
+        input=json.dumps(config) + "\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=20,
+        check=True,
+    )
+    assert {s["probe"]: s["usable"] for s in json.loads(done.stdout)}["rapl"]
+    samples = read_samples(path)
+    assert set(series(samples, "rapl:package-0", "energy_uj")[1]) == {77}
+    assert series(samples, "sampler", "cpu_s")[1][-1] > 0
+    assert series(samples, "sampler", "rapl_errors")[1].tolist() == [0]
+
+
+class Scripted:
+    """A probe that records when it was asked, and does what it is told meanwhile."""
+
+    def __init__(self, act: Callable[[int], object] = lambda tick: None) -> None:
+        self.asked_ns: list[int] = []
+        self._act = act
+
+    def status(self) -> ProbeStatus:
+        return ProbeStatus(probe="scripted", usable=True, detail="")
+
+    def sample(self) -> Iterable[Sample]:
+        self.asked_ns.append(time.perf_counter_ns())
+        self._act(len(self.asked_ns))
+        yield Sample(self.asked_ns[-1], "scripted", "tick", len(self.asked_ns))
+
+
+def account(ticker: Ticker) -> dict[str, float]:
+    return {s.name: s.value for s in ticker.account("p", 0)}
+
+
+@pytest.mark.timing()
+def test_ticks_do_not_drift(tmp_path: Path) -> None:
+    probe = Scripted(
+        lambda tick: time.sleep(0.004)
+    )  # work that a naive sleep(period) would add to the period
+    ticker = Ticker(probe, 0.02, SampleFile(tmp_path / "samples"))
+    time.sleep(1.0)
+    ticker.stop()
+    ticker.join(1.0)
+    told = account(ticker)
+    ticks = len(probe.asked_ns) - 1  # the last is the one taken at the stop
+    assert ticks + told["p_missed_ticks"] == pytest.approx(50, abs=2)
+    phase_s = [(t - probe.asked_ns[0]) / 1e9 % 0.02 for t in probe.asked_ns[:-1]]
+    off_s = sorted(min(p, 0.02 - p) for p in phase_s)
+    assert off_s[len(off_s) // 2] < 0.003
+    assert max(off_s) <= told["p_late_max_s"] + 0.003
+
+
+def test_lateness_is_reported_and_missed_ticks_are_not_made_up(tmp_path: Path) -> None:
+    probe = Scripted(lambda tick: time.sleep(0.11) if tick == 3 else None)
+    ticker = Ticker(probe, 0.02, SampleFile(tmp_path / "samples"))
+    assert eventually(lambda: len(probe.asked_ns) >= 6)
+    ticker.stop()
+    ticker.join(1.0)
+    told = account(ticker)
+    assert told["p_missed_ticks"] >= 4
+    assert (probe.asked_ns[3] - probe.asked_ns[2]) / 1e9 >= 0.11
+    assert account(ticker)["p_late_max_s"] == 0  # each report starts anew
+
+
+def test_a_probe_that_raises_is_counted_and_asked_again(tmp_path: Path) -> None:
+    def act(tick: int) -> None:
+        if tick % 2:
+            raise OSError("the counter could not be read")
+
+    probe = Scripted(act)
+    ticker = Ticker(probe, 0.01, SampleFile(tmp_path / "samples"))
+    assert eventually(lambda: len(probe.asked_ns) >= 6)
+    ticker.stop()
+    ticker.join(1.0)
+    assert account(ticker)["p_errors"] >= 3
+    ticks = series(read_samples(tmp_path / "samples"), "scripted", "tick")[1]
+    assert len(ticks) >= 3
+    assert all(tick % 2 == 0 for tick in ticks)
+
+
+def test_a_full_disk_leaves_no_broken_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "samples"
+    file = SampleFile(path)
+    file.append([Sample(1, "a", "x", 1.0)])
+    real = os.write
+    calls: list[int] = []
+
+    def full(descriptor: int, data: bytes) -> int:
+        calls.append(descriptor)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[:5])
+
+    with monkeypatch.context() as patched:
+        patched.setattr("profiler.telemetry.sampler.os.write", full)
+        with pytest.raises(OSError, match="No space"):
+            file.append([Sample(2, "a", "x", 2.0)])
+    file.append([Sample(3, "a", "x", 3.0)])
+    assert path.read_bytes() == b"1\ta\tx\t1\n3\ta\tx\t3\n"
+
+
+@pytest.mark.timing()
+def test_a_slow_server_does_not_delay_the_counters(tmp_path: Path) -> None:
+    """With a server that never answers in time and a process under watch, RAPL keeps its schedule."""
+    zone(tmp_path / "powercap", "intel-rapl:0", "package-0")
+    path = tmp_path / "samples"
+    config = {"path": str(path), "gpus": [], "powercap": str(tmp_path / "powercap")}
+    with serving(RECORDED, delay_s=3.0) as url:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "profiler.telemetry.sampler"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        watch = {"command": "watch", "name": "slow", "pid": os.getpid(), "metrics_url": url}
+        lines = f"{json.dumps(config)}\n{json.dumps(watch)}\n".encode()
+        assert child.stdin is not None
+        child.stdin.write(lines)
+        child.stdin.flush()
+        time.sleep(3.4)
+        child.communicate()
+    samples = read_samples(path)
+    assert series(samples, "sampler", "rapl_late_max_s")[1].max() < 0.25
+    assert series(samples, "sampler", "rapl_missed_ticks")[1][-1] == 0
+    assert series(samples, "engine:slow", "scrape_failures")[1][-1] >= 2

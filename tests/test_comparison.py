@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from profiler import comparison, store
+from profiler.report import table
+from profiler.schema import EngineFacts, Model, Price
+from tests import make
+
+PRICE = Price(usd_per_hour=0.9, per="machine", source="given with --price")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for number, name in enumerate(("alpha", "beta")):
+        model = Model(name=name, weights="random", facts=make.FACTS)
+        whole = [make.steady(r, 10.0 + 30 * r) for r in range(2)]
+        held = [(window, records[: 50 - 10 * number]) for window, records in whole]
+        make.writer(tmp_path, held, run_id=name, utc=f"2026010{number + 1}T000000Z", model=model, price=PRICE).seal()
+    return store.find([tmp_path])
+
+
+def test_the_public_columns(runs):
+    rows = comparison.rows(runs)
+    assert [set(row) for row in rows] == [set(comparison.COLUMNS)] * 2
+    first = rows[0]
+    assert (first["model"], first["kind"], first["engine"], first["load"]) == ("alpha", "moe", "transformers", "closed")
+    assert first["output_tokens_per_s"] == pytest.approx(25)
+    assert first["output_tokens_per_s_low"] == pytest.approx(first["output_tokens_per_s_high"])
+    assert first["usd_per_m_output_tokens"] == pytest.approx(0.9 / 3600 / 25 * 1e6)
+    assert first["memory_weights_bytes"] == 2000
+    assert first["power_w_mean"] is None
+    assert (first["gpu"], first["gpus"]) == (None, 0)
+
+
+def test_a_price_given_at_reading_wins(runs):
+    dear = Price(usd_per_hour=9.0, per="machine", source="test")
+    assert comparison.rows(runs, dear)[0]["usd_per_m_output_tokens"] == pytest.approx(100)
+
+
+def test_dataframe_mirrors_the_rows(runs):
+    frame = comparison.compare([run.folder for run in runs])
+    assert list(frame.columns) == list(comparison.COLUMNS)
+    assert frame["power_w_mean"].isna().all()
+
+
+def test_gpu_runs_name_their_gpus(tmp_path):
+    host = msgspec.structs.replace(make.HOST, gpus=(make.GPU,))
+    engine = EngineFacts(kind="vllm", version="1", device="cuda", gpus=("GPU-1",))
+    run = make.writer(tmp_path, [make.steady(0, 10.0)], host=host, engine=engine)
+    (row,) = comparison.rows([store.load(run.folder)])
+    assert (row["gpu"], row["gpus"]) == ("NVIDIA H100 80GB HBM3", 1)
+
+
+def test_unlike_hosts_are_named(runs, tmp_path):
+    other = msgspec.structs.replace(make.HOST, packages={"torch": "2.12.1"})
+    strange = make.writer(tmp_path / "other", [], run_id="strange", host=other)
+    lines = comparison.host_differences([*runs, store.load(strange.folder)])
+    assert len(lines) == 1
+    assert "torch" in lines[0]
+    assert comparison.host_differences(runs) == []
+
+
+def test_best_is_highest_rate_and_lowest_rest(runs):
+    rows = comparison.rows(runs)
+    assert set(comparison.best(rows, "output_tokens_per_s").values()) == {0}
+    assert set(comparison.best(rows, "usd_per_m_output_tokens").values()) == {0}
+    assert comparison.best(rows[:1], "output_tokens_per_s") == {}
+
+
+def test_csv_and_json_carry_every_column_unrounded(runs):
+    rows = comparison.rows(runs)
+    back = json.loads(table.as_json(rows))
+    assert back == json.loads(json.dumps(rows))
+    assert back[0]["power_w_mean"] is None
+    header, first, _ = table.as_csv(rows).splitlines()
+    assert header.split(",") == list(comparison.COLUMNS)
+    assert len(first.split(",")) >= len(comparison.COLUMNS)
+
+
+def test_markdown_marks_the_best_and_says_na(runs):
+    text = table.markdown(comparison.rows(runs))
+    assert "**25.0" in text
+    assert "n/a" in text
+    assert "0.80×" in text
+
+
+def test_terminal_table_fits_its_words(runs):
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    console.print(table.rich_table(comparison.rows(runs)))
+    text = console.export_text()
+    assert "25.0" in text
+    assert "★" in text
+
+
+def test_footnotes_say_what_the_numbers_rest_on(runs):
+    notes = "\n".join(table.footnotes(comparison.rows(runs), []))
+    assert "2 repeats" in notes
+    assert "random weights" in notes
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "n/a"), (0, "0"), (1780.4, "1,780"), (0.04213, "0.0421"), (5.0, "5.00"), (123456, "123,456")]
+)
+def test_significant(value, text):
+    assert table.significant(value) == text

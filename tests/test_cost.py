@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler import cost
+from profiler.errors import InputError
+from profiler.metrics import PointResult
+from profiler.schema import Estimate, LoadPoint, Price
+
+GPU_HOUR = Price(usd_per_hour=3.6, per="gpu", source="test")
+
+
+def point(output=100.0, inputs=200.0, ttft=0.2, prompt=100.0, answer=50.0, concurrency=1):
+    estimates = {
+        "output_tokens_per_s": Estimate(output, output * 0.9, output * 1.1, 3, "repeats"),
+        "input_tokens_per_s": Estimate(inputs),
+        "ttft_s_mean": Estimate(ttft),
+        "input_tokens_mean": Estimate(prompt),
+        "output_tokens_mean": Estimate(answer),
+    }
+    return PointResult(LoadPoint(mode="closed", concurrency=concurrency), 3, 10, {}, estimates, {}, ())
+
+
+def test_the_whole_bill_over_output_tokens():
+    # 2 GPUs at 3.60 USD/h are 0.002 USD/s; at 100 tokens/s that is 20 USD per million.
+    found = cost.costs(point(), GPU_HOUR, 2, None)["usd_per_m_output_tokens"]
+    assert found.value == pytest.approx(20.0)
+    assert found.low == pytest.approx(20 / 1.1)
+    assert found.high == pytest.approx(20 / 0.9)
+
+
+def test_a_machine_price_is_not_multiplied():
+    machine = Price(usd_per_hour=3.6, per="machine", source="test")
+    assert cost.costs(point(), machine, 0, None)["usd_per_m_output_tokens"].value == pytest.approx(10.0)
+
+
+def test_no_price_no_gpu_or_no_tokens_is_none():
+    assert cost.costs(point(), None, 1, None)["usd_per_m_output_tokens"] is None
+    assert cost.costs(point(), GPU_HOUR, 0, None)["usd_per_m_output_tokens"] is None
+    assert cost.costs(point(output=0.0), GPU_HOUR, 1, None)["usd_per_m_output_tokens"] is None
+
+
+@given(st.floats(1, 1e4), st.floats(1, 1e4), st.floats(0, 1))
+def test_the_kinds_times_their_counts_are_the_bill(output, inputs, share):
+    prefill = Estimate(share / inputs)
+    found = cost.costs(point(output=output, inputs=inputs), GPU_HOUR, 1, prefill)
+    if found["usd_per_m_input_tokens"] is None:
+        return
+    paid_in = found["usd_per_m_input_tokens"].value
+    paid_out = 4 * found["usd_per_m_blended_tokens"].value - 3 * paid_in
+    assert (inputs * paid_in + output * paid_out) / 1e6 == pytest.approx(3.6 / 3600, rel=1e-6)
+
+
+def test_prefill_that_would_exceed_the_bill_is_not_split():
+    found = cost.costs(point(), GPU_HOUR, 1, Estimate(1.0))
+    assert found["usd_per_m_input_tokens"] is None
+    assert found["usd_per_m_blended_tokens"] is None
+
+
+def test_prefill_is_taken_apart_at_concurrency_one_or_from_answers_of_one_token():
+    assert cost.prefill_s_per_token([point(concurrency=8)]) is None
+    assert cost.prefill_s_per_token([point(concurrency=8), point()]).value == pytest.approx(0.002)
+    alone = point(inputs=4000.0, answer=1.0, concurrency=8)
+    assert cost.prefill_s_per_token([point(), alone]).value == pytest.approx(1 / 4000)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf"])
+def test_a_price_is_positive(text):
+    with pytest.raises(InputError, match="positive"):
+        cost.parse_price(text, None)
+
+
+def test_a_number_is_per_gpu_where_there_is_one():
+    assert cost.parse_price("2.49", "NVIDIA H100").per == "gpu"
+    assert cost.parse_price("2.49", None).per == "machine"
+
+
+def test_a_sheet(tmp_path):
+    sheet = tmp_path / "prices.toml"
+    row = '[[price]]\ngpu="H100"\nusd_per_hour=2.5\ndate="2026-11-01"\nsource="my contract"\n'
+    sheet.write_text(row)
+    found = cost.parse_price(str(sheet), "NVIDIA H100 80GB HBM3")
+    assert (found.usd_per_hour, found.date, found.per) == (2.5, "2026-11-01", "gpu")
+    with pytest.raises(InputError, match="no price for 'NVIDIA L4'; it has: H100"):
+        cost.parse_price(str(sheet), "NVIDIA L4")
+    sheet.write_text(row.replace("source", "sauce"))
+    with pytest.raises(InputError, match=r"prices\.toml.*sauce"):
+        cost.parse_price(str(sheet), "NVIDIA H100")
+    with pytest.raises(InputError, match="neither a number"):
+        cost.parse_price("nowhere.toml", None)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from profiler import metrics, store
+from profiler.schema import ClientAudit, LoadPoint
+from tests import make
+
+
+def points(tmp_path, windows, **changes):
+    run = make.writer(tmp_path, windows, **changes)
+    run.seal()
+    return metrics.points(store.load(run.folder))
+
+
+def test_rates_count_what_arrives_in_the_steady_window(tmp_path):
+    # 50 requests of 0.2 s: every arrival and prompt falls inside the 10 s window.
+    (point,) = points(tmp_path, [make.steady(0, 10.0)])
+    assert point.estimates["output_tokens_per_s"].value == pytest.approx(250 / 10)
+    assert point.estimates["input_tokens_per_s"].value == pytest.approx(500 / 10)
+    assert point.estimates["total_tokens_per_s"].value == pytest.approx(75)
+    assert point.estimates["requests_per_s"].value == pytest.approx(5)
+
+
+def test_tokens_before_and_after_the_window_do_not_count(tmp_path):
+    held, records = make.steady(0, 10.0)
+    early = make.request(0, 100, 9.0)  # warm-up: its tokens came before
+    straddling = make.request(0, 101, 9.89)  # due before, first two tokens before 10.02
+    (point,) = points(tmp_path, [(held, [early, straddling, *records])])
+    assert point.estimates["output_tokens_per_s"].value == pytest.approx((250 + 4) / 10)
+    assert point.requests_ok == 50
+
+
+def test_latencies_are_those_of_requests_due_in_the_window(tmp_path):
+    held, records = make.steady(0, 10.0)
+    slow = make.request(0, 100, 9.0, first_ns=20 * make.S, last_ns=21 * make.S, arrivals_ns=[20 * make.S] * 5)
+    (point,) = points(tmp_path, [(held, [slow, *records])])
+    assert point.estimates["ttft_s_p99"].value == pytest.approx(0.1)
+    assert point.estimates["e2e_s_mean"].value == pytest.approx(0.18)
+    assert point.estimates["tpot_s_mean"].value == pytest.approx(0.02)
+    assert point.estimates["itl_s_p50"].value == pytest.approx(0.02)
+
+
+def test_ttft_counts_from_due_not_from_sent(tmp_path):
+    late = make.request(0, 0, 11.0, sent_ns=round(11.09 * make.S))
+    (point,) = points(tmp_path, [(make.window(0, 10, 12), [late])])
+    assert point.estimates["ttft_s_mean"].value == pytest.approx(0.1)
+
+
+def test_a_chunk_of_k_tokens_is_one_gap_and_zero_gaps(tmp_path):
+    record = make.request(
+        0,
+        0,
+        11.0,
+        arrivals_ns=[round(t * make.S) for t in (11.1, 11.2)],
+        arrival_tokens=[1, 4],
+        last_ns=round(11.2 * make.S),
+    )
+    (point,) = points(tmp_path, [(make.window(0, 10, 12), [record])])
+    assert point.estimates["itl_s_mean"].value == pytest.approx(0.1 / 4)
+    assert point.estimates["itl_s_mean"].n == 4
+    assert point.estimates["tpot_s_mean"].value == pytest.approx(0.1 / 4)
+    assert any("several tokens in one chunk" in note for note in point.notes)
+
+
+def test_failed_requests_are_counted_by_kind_and_never_averaged_in(tmp_path):
+    held, records = make.steady(0, 10.0)
+    broken = [
+        msgspec.structs.replace(records[n], outcome=kind, last_ns=make.S * 99)
+        for n, kind in ((3, "reset"), (4, "reset"), (5, "http_error"))
+    ]
+    cancelled = make.request(0, 99, 12.0, outcome="cancelled")
+    (point,) = points(tmp_path, [(held, [*records[:3], *broken, *records[6:], cancelled])])
+    assert point.requests_ok == 47
+    assert point.failures == {"reset": 2, "http_error": 1}
+    assert point.estimates["e2e_s_mean"].value == pytest.approx(0.18)
+    # Their tokens did arrive, so throughput keeps them.
+    assert point.estimates["output_tokens_per_s"].value == pytest.approx((250 + 5) / 10)
+
+
+def test_a_window_that_never_was_steady_measures_nothing(tmp_path):
+    held = make.window(0, 10, 12, steady_start_ns=None, steady_end_ns=None, trouble="all requests failed")
+    record = make.request(0, 0, 11.0, outcome="http_error", first_ns=None, last_ns=None, output_tokens=0)
+    record = msgspec.structs.replace(record, arrivals_ns=[], arrival_tokens=[])
+    (point,) = points(tmp_path, [(held, [record])])
+    assert point.estimates["output_tokens_per_s"] is None
+    assert point.estimates["ttft_s_p50"] is None
+    assert point.failures == {"http_error": 1}
+    assert point.notes == ("all requests failed",)
+
+
+def test_repeats_carry_the_interval(tmp_path):
+    (point,) = points(tmp_path, [make.steady(0, 10.0), make.steady(1, 40.0), make.steady(2, 70.0, requests=49)])
+    found = point.estimates["output_tokens_per_s"]
+    assert (found.n, found.over) == (3, "repeats")
+    assert found.low <= found.value <= found.high
+
+
+def test_one_repeat_has_only_precision_within_the_run(tmp_path):
+    (point,) = points(tmp_path, [make.steady(0, 10.0)])
+    assert point.estimates["output_tokens_per_s"].over == "batches"
+    assert point.estimates["itl_s_p99"].low is None
+
+
+def test_text_pieces_share_the_count_the_server_reports(tmp_path):
+    record = make.request(0, 0, 11.0, output_tokens=10, reported_output_tokens=10)  # 5 pieces, 10 tokens
+    (point,) = points(tmp_path, [(make.window(0, 11, 12), [record])])
+    assert point.estimates["output_tokens_per_s"].value == pytest.approx(10)
+
+
+def test_points_are_apart(tmp_path):
+    eight = LoadPoint(mode="closed", concurrency=8)
+    found = points(tmp_path, [make.steady(0, 10.0), make.steady(1, 40.0, point=eight)])
+    assert [each.point.concurrency for each in found] == [1, 8]
+
+
+def test_energy_over_the_same_window_and_its_absence_explained(tmp_path):
+    run = make.writer(tmp_path, [make.steady(0, 10.0, requests=100)])
+    lines = make.sample_lines(
+        [(t / 10, "gpu:GPU-1", "energy_mj", 300_000 * t / 10) for t in range(80, 330)]  # 300 W
+    )
+    run.samples_path.write_bytes(lines)
+    run.seal()
+    (point,) = metrics.points(store.load(run.folder))
+    assert point.estimates["power_w_mean"].value == pytest.approx(300, rel=1e-3)
+    assert point.estimates["energy_j_per_output_token"].value == pytest.approx(300 / 25, rel=1e-3)
+
+    (without,) = points(tmp_path / "b", [make.steady(0, 10.0)])
+    assert without.estimates["power_w_mean"] is None
+    assert without.reasons["power_w_mean"]
+
+
+def test_a_lagging_client_is_named(tmp_path):
+    audit = ClientAudit(cpu_frac=0.9, loop_lag_p99_s=0.02, send_lag_p99_s=0.015, chunks=10)
+    (point,) = points(tmp_path, [make.steady(0, 10.0, audit=audit)])
+    assert any("client lag" in note and "15.0 ms" in note for note in point.notes)

@@ -1,0 +1,169 @@
+"""The architecture as a test: import ranks, sizes, the clock rule, heavy imports (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "profiler"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Strictly downward: a module imports only from ranks below its own.  Within a folder the folder's own
+# modules may import each other (without cycles); two modules of one rank outside a folder may not.
+RANKS = [
+    {"schema", "errors"},
+    {"catalog", "stats", "samples", "host_facts", "workload"},
+    {"arch", "scenario", "store", "energy"},
+    {"models", "fit", "metrics", "host"},
+    {"load", "engines", "telemetry", "cost"},
+    {"prepare", "comparison", "doctor"},
+    {"measure", "report"},
+    {"api", "progress"},
+    {"cli", "__init__"},
+    {"__main__"},
+]
+MEASURE = {"load", "engines", "telemetry", "host", "prepare", "measure", "progress", "doctor", "workload", "models"}
+READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
+HEAVY = {"torch", "transformers", "vllm", "pandas", "pyarrow", "scipy", "numpy", "pynvml", "rich", "ray", "huggingface_hub"}
+# Modules that only ever run in a child process of their own.
+CHILDREN = {"engines/transformers_server.py", "engines/simulated.py", "load/worker.py", "telemetry/sampler.py"}
+
+
+def room(path: Path) -> str:
+    """The top-level name a file belongs to: ``load`` for ``profiler/load/client.py``."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def rank(name: str) -> int:
+    return next(number for number, names in enumerate(RANKS) if name in names)
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level names of ours that a file imports, anywhere in it, type-checking blocks aside."""
+    for node in ast.walk(_without_type_checking(tree(path))):
+        if isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("profiler."))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: absolute imports only"
+            if node.module == "profiler":
+                yield from (a.name for a in node.names if not a.name.startswith("__"))
+            elif node.module and node.module.startswith("profiler."):
+                yield node.module.split(".")[1]
+
+
+def _without_type_checking(module: ast.Module) -> ast.Module:
+    class Drop(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if "TYPE_CHECKING" in ast.unparse(node.test) else node
+
+    return Drop().visit(module)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_strictly_downward(path):
+    here = room(path)
+    for name in imported(path):
+        if name != here:
+            assert rank(name) < rank(here), f"{path.name} (rank {rank(here)}) imports {name} (rank {rank(name)})"
+
+
+def test_every_module_has_a_rank():
+    assert {room(path) for path in MODULES} - {"help"} == set().union(*RANKS)
+
+
+def test_measuring_and_reading_never_import_each_other():
+    for path in MODULES:
+        names = set(imported(path))
+        if room(path) in READ:
+            assert not names & MEASURE, path
+        if room(path) in {"load", "engines", "telemetry", "host", "workload"}:
+            assert not names & READ, path
+
+
+def test_no_cycles_inside_a_folder():
+    for folder in (p for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()):
+        graph = {path.stem: set(_siblings(path, folder.name)) for path in folder.glob("*.py")}
+        graph.pop("__init__", None)
+        while graph:
+            leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
+            assert leaves, f"cycle in {folder.name}: {sorted(graph)}"
+            graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
+
+
+def _siblings(path: Path, folder: str) -> Iterator[str]:
+    for node in _without_type_checking(tree(path)).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[:2] == ["profiler", folder]:
+                yield from parts[2:3] or (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_sizes(path):
+    assert len(path.read_text().splitlines()) <= 400
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+            if path.name != "cli.py":  # a command's parameters are its options
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                assert len([a for a in arguments if a.arg not in ("self", "cls")]) <= 7, node.name
+
+
+def test_median_function_is_short():
+    lengths = sorted(
+        (node.end_lineno or 0) - node.lineno + 1
+        for path in MODULES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert lengths[len(lengths) // 2] <= 12
+
+
+def test_commands_have_at_most_twelve_options():
+    for node in ast.walk(tree(PACKAGE / "cli.py")):
+        if isinstance(node, ast.FunctionDef):
+            assert len(node.args.args) <= 12, node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_inside_functions(path):
+    if str(path.relative_to(PACKAGE)) in CHILDREN:
+        return
+    for node in _without_type_checking(tree(path)).body:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.split(".")[0] for name in names} & HEAVY, f"{path}: {names}"
+
+
+def test_one_monotonic_clock():
+    """The calendar clock is read where a run gets its place in time, and nowhere else."""
+    allowed = {"measure.py", "prepare.py"}
+    for path in MODULES:
+        text = path.read_text()
+        if path.name not in allowed:
+            for word in ("time.time(", "time.time_ns(", "datetime.now", "utcnow("):
+                assert word not in text, f"{path}: {word}"
+
+
+@pytest.mark.parametrize("module", ["profiler.cli", "profiler.comparison", "profiler.metrics", "profiler.store"])
+def test_the_reading_half_imports_nothing_heavy(module):
+    code = f"import sys, {module}; print(*(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_tests_are_at_least_as_long_as_the_source():
+    def lines(paths):
+        return sum(len(path.read_text().splitlines()) for path in paths)
+
+    assert lines((ROOT / "tests").rglob("*.py")) >= 0.6 * lines(MODULES)

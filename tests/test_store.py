@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from profiler import store
+from profiler.errors import InputError
+from tests import make
+
+
+def test_a_sealed_run_reads_back_what_was_written(tmp_path):
+    held = make.steady(0, 10.0)
+    run = make.writer(tmp_path, [held])
+    run.seal()
+    found = store.load(run.folder)
+    assert found.manifest.status == "complete"
+    assert found.manifest.windows == (held[0],)
+    assert found.requests.num_rows == 50
+    assert found.requests["arrivals_ns"][3].as_py() == held[1][3].arrivals_ns
+    assert sorted(p.name for p in run.folder.iterdir()) == ["manifest.json", "requests.parquet", "telemetry.parquet"]
+
+
+def test_an_interrupted_run_loads_with_its_finished_windows_only(tmp_path):
+    run = make.writer(tmp_path, [make.steady(0, 10.0)])
+    store.write_requests(run.records_path(1), make.steady(1, 30.0)[1])  # never added: the window was cut
+    found = store.load(run.folder)
+    assert found.manifest.status == "running"
+    assert found.requests.num_rows == 50
+
+
+def test_null_stays_null(tmp_path):
+    record = make.request(0, 0, 1.0, first_ns=None, last_ns=None, arrivals_ns=[], arrival_tokens=[], outcome="reset")
+    run = make.writer(tmp_path, [(make.window(0, 0.5, 2.0), [record])])
+    run.seal()
+    assert store.load(run.folder).requests["first_ns"].to_pylist() == [None]
+
+
+def test_a_newer_schema_is_refused_with_the_mend(tmp_path):
+    run = make.writer(tmp_path, [])
+    journal = run.folder / store.JOURNAL
+    journal.write_text(json.dumps(json.loads(journal.read_text()) | {"schema_version": 99}))
+    with pytest.raises(InputError, match=r"schema version 99.*update"):
+        store.load(run.folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}'])
+def test_a_broken_manifest_is_one_clear_error(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest.json"):
+        store.load(tmp_path)
+
+
+def test_no_run_folder(tmp_path):
+    with pytest.raises(InputError, match="is not a run folder"):
+        store.load(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        store.load(tmp_path / "nowhere")
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(tmp_path):
+    make.writer(tmp_path, [], run_id="b", utc="20260101T000000Z").seal()
+    make.writer(tmp_path, [], run_id="a", utc="20260102T000000Z")
+    assert [run.manifest.run_id for run in store.find([tmp_path])] == ["b", "a"]
+
+
+def test_an_unwritable_or_full_out_is_said_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--out"):
+        store.check_writable(tmp_path / "file" / "below")
+    with pytest.raises(InputError, match="MiB free"):
+        store.check_writable(tmp_path, need_bytes=1 << 60)
+    assert not list(tmp_path.glob(".write-test*"))
+
+
+def test_json_is_replaced_whole(tmp_path, monkeypatch):
+    run = make.writer(tmp_path, [])
+    before = (run.folder / store.JOURNAL).read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        run.update(reason="x")
+    assert (run.folder / store.JOURNAL).read_bytes() == before
