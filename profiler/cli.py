@@ -20,6 +20,8 @@ from profiler.errors import EngineError, InputError, ProfilerError, nearest
 if TYPE_CHECKING:
     from profiler.store import RunResult
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="profile",
     help="Measure what a language model costs to serve: speed, latency, memory, energy, cost per token.",
@@ -31,7 +33,9 @@ app = typer.Typer(
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="Model to measure: Hub id, folder or catalog name; repeat to compare."),
+    typer.Option(
+        "--model", "-m", help="Model to measure: Hub id, folder or catalog name; repeat to compare."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -46,12 +50,10 @@ def entry() -> None:
     """Run the command; an expected error becomes one message and its exit code, never a traceback."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted")
-        sys.exit(130)
+        code = app(standalone_mode=False)  # Ctrl-C comes back as 130, not as an exception
+        if code == INTERRUPTED:
+            _say("interrupted")
+        sys.exit(code or 0)
     except ProfilerError as error:
         _say(f"error: {error}")
         if isinstance(error, EngineError):
@@ -96,8 +98,8 @@ def run(
 ) -> None:
     """Launch, measure, seal, print the cost table; several models are interleaved."""
     from profiler import prepare
-    from profiler.progress import watcher
     from profiler.measure import execute
+    from profiler.progress import watcher
 
     request = prepare.Request(
         models=model or (),
@@ -126,10 +128,12 @@ def _say_kept(out: Path, group: str) -> None:
     """Name the folders of a run that ended early, so that nothing measured is overlooked."""
     from profiler import store
 
-    for result in store.find([out]):
-        if result.manifest.group == group and result.manifest.windows:
-            kept = len(result.manifest.windows)
-            _say(f"kept {kept} finished windows; go on with: profile run --resume {result.folder}")
+    kept = store.group(out, group)
+    windows = sum(len(run.manifest.windows) for run in kept)
+    if windows:
+        folders = " ".join(str(run.folder) for run in kept)
+        _say(f"kept {windows} finished windows in {folders}")
+        _say(f"go on with: profile run --resume {kept[0].folder}")
 
 
 def _report(folders: Sequence[Path], as_json: bool) -> None:

@@ -45,6 +45,8 @@ COLUMNS = (
     *(name + end for name in ESTIMATES for end in ("", "_low", "_high")),
     *CONTEXT,
 )
+ENERGY_PROBES = ("nvml", "rapl")
+NOTE_SEPARATOR = " | "
 HIGHER_IS_BETTER = ("output_tokens_per_s", "requests_per_s", "total_tokens_per_s", "input_tokens_per_s")
 
 
@@ -104,9 +106,22 @@ def _row(
         "failures": ", ".join(f"{n} {what}" for what, n in sorted(point.failures.items())) or None,
         "status": manifest.status,
         "host": manifest.host.hostname_hash,
-        "notes": "; ".join([*manifest.engine.notes, *point.notes, *point.reasons.values()]) or None,
+        "notes": NOTE_SEPARATOR.join([*manifest.engine.notes, *point.notes, *_unmeasured(run, point)])
+        or None,
         "run": str(run.folder),
     }
+
+
+def _unmeasured(run: RunResult, point: metrics.PointResult) -> list[str]:
+    """Why there is no power or energy: the probes' own words where no probe could be used."""
+    broken = [
+        f"{p.probe}: {p.detail}" for p in run.manifest.probes if not p.usable and p.probe in ENERGY_PROBES
+    ]
+    if not point.reasons:
+        return []
+    if len(broken) == len(ENERGY_PROBES):
+        return [f"no power or energy: {'; '.join(broken)}"]
+    return [f"{name} n/a: {reason}" for name, reason in point.reasons.items()]
 
 
 def _gpu_name(run: RunResult) -> str | None:

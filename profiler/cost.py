@@ -64,7 +64,9 @@ def costs(
     rate = point.estimates["output_tokens_per_s"]
     usd_per_s = _usd_per_s(price, gpus)
     if usd_per_s is None or rate is None or rate.value <= 0:
-        return dict.fromkeys(("usd_per_m_output_tokens", "usd_per_m_input_tokens", "usd_per_m_blended_tokens"))
+        return dict.fromkeys(
+            ("usd_per_m_output_tokens", "usd_per_m_input_tokens", "usd_per_m_blended_tokens")
+        )
     return {
         "usd_per_m_output_tokens": stats.inverted(rate, usd_per_s * 1e6),
         **_split(point, rate, prefill_s, usd_per_s * 1e6),
@@ -81,7 +83,9 @@ def _split(
     point: PointResult, output_rate: Estimate, prefill_s: Estimate | None, usd_per_m_s: float
 ) -> dict[str, Estimate | None]:
     """Input and blended price; None when prefill is unknown or would exceed the whole bill."""
-    nothing: dict[str, Estimate | None] = dict.fromkeys(("usd_per_m_input_tokens", "usd_per_m_blended_tokens"))
+    nothing: dict[str, Estimate | None] = dict.fromkeys(
+        ("usd_per_m_input_tokens", "usd_per_m_blended_tokens")
+    )
     input_rate = point.estimates["input_tokens_per_s"]
     if prefill_s is None or input_rate is None:
         return nothing

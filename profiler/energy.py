@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from profiler.samples import series, sources
+from profiler.samples import between, series, sources
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ class EnergyReading(Struct, frozen=True, kw_only=True):
     ``devices``: counter energy in joules of each device, by source.  ``energy_j`` is their sum and
     ``power_w`` that sum over the time: both None, with ``reason``, unless every device could be read.
     ``integral_j`` and ``disagreement_frac`` (|counter − integral| / counter) are None where power is not
-    sampled.
+    sampled; the integral is also there when only the counter is missing.
     """
 
     boundary: Boundary
@@ -79,11 +79,10 @@ def gpu_energy(samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str] | None 
     ``gpus``: UUIDs that must all be there; None takes every GPU that occurs in the samples.
     """
     devices = [f"gpu:{uuid}" for uuid in gpus] if gpus else sources(samples, "gpu")
-    reading = _over_devices("gpu", devices, (t0_ns, t1_ns), lambda source: _nvml_counter(samples, source))
-    integral = _integral_j(samples, devices, t0_ns, t1_ns)
-    if reading.energy_j is None or integral is None:
-        return reading
-    off = abs(reading.energy_j - integral) / reading.energy_j if reading.energy_j > 0 else None
+    near = _around(samples, t0_ns, t1_ns)
+    reading = _over_devices("gpu", devices, (t0_ns, t1_ns), lambda source: _nvml_counter(near, source))
+    integral = _integral_j(near, devices, t0_ns, t1_ns)
+    off = abs(reading.energy_j - integral) / reading.energy_j if reading.energy_j and integral else None
     return structs.replace(reading, integral_j=integral, disagreement_frac=off)
 
 
@@ -91,7 +90,8 @@ def cpu_energy(samples: Any, t0_ns: int, t1_ns: int) -> EnergyReading:
     """Energy of all CPU packages, and of their memory where it has a counter of its own (RAPL)."""
     devices = sources(samples, "rapl")
     boundary: Boundary = "cpu package + dram" if any(d.endswith("/dram") for d in devices) else "cpu package"
-    return _over_devices(boundary, devices, (t0_ns, t1_ns), lambda source: _rapl_counter(samples, source))
+    near = _around(samples, t0_ns, t1_ns)
+    return _over_devices(boundary, devices, (t0_ns, t1_ns), lambda source: _rapl_counter(near, source))
 
 
 def joules_per_token(reading: EnergyReading, tokens: float) -> tuple[float | None, str | None]:
@@ -133,7 +133,7 @@ def peak_memory(samples: Any, t0_ns: int, t1_ns: int, source: str | None = None)
 
 def mean_of(samples: Any, source: str, name: str, t0_ns: int, t1_ns: int) -> float | None:
     """Time-weighted mean of a gauge over the window; None unless samples bracket it without a long gap."""
-    times, values = series(samples, source, name)
+    times, values = series(_around(samples, t0_ns, t1_ns), source, name)
     try:
         return _integral(times, values, t0_ns, t1_ns) / (t1_ns - t0_ns)
     except _UnreadableError:
@@ -148,7 +148,7 @@ def _over_devices(
 ) -> EnergyReading:
     duration_s = (window[1] - window[0]) / 1e9
     joules: dict[str, float] = {}
-    reason = None if devices else f"no {boundary} energy was sampled"
+    reason = None if devices else f"no {boundary} energy was sampled; the run's probes say why"
     for device in devices:
         try:
             joules[device] = _difference(read(device), *window)
@@ -192,6 +192,12 @@ def _difference(counter: Counter, t0_ns: int, t1_ns: int) -> float:
         raise _UnreadableError("the energy counter went backwards (GPU reset or driver reload)")
     first, last = np.interp([t0_ns, t1_ns], times, np.concatenate([[0.0], np.cumsum(steps)]))
     return float(last - first)
+
+
+def _around(samples: Any, t0_ns: int, t1_ns: int) -> Any:
+    """The samples that can matter to a window: a run has many windows and its table many rows."""
+    margin_ns = round(2 * MAX_GAP_S * 1e9)
+    return between(samples, t0_ns - margin_ns, t1_ns + margin_ns)
 
 
 def _bracketing(times: Ints, values: Floats, t0_ns: int, t1_ns: int) -> tuple[Ints, Floats]:

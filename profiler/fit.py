@@ -25,6 +25,7 @@ GPU_OVERHEAD_BYTES = 2 * GIB  # each: CUDA context and graphs, activations of on
 CPU_OVERHEAD_BYTES = 1 * GIB  # interpreter, libraries, activations
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
 MXFP4_BYTES = 4.25 / 8  # 4 bits and an 8-bit scale for every 32 weights (OCP MX v1.0)
+CGROUP = Path("/sys/fs/cgroup")
 CPU_COMFORT_BYTES = 4 * GIB  # a CPU reads 20 to 60 GB/s: weights beyond this give few tokens per second
 
 
@@ -67,15 +68,18 @@ def check_fit(
     gpus: tuple[Gpu, ...],
     host_memory_bytes: int,
 ) -> EngineSettings:
-    """``settings`` with the tensor-parallel size chosen: the smallest power of two that divides the attention
-    heads and holds the whole load; where none does, the largest that holds the weights and one request.
+    """``settings`` with what was left open decided: ``max_model_len`` is the scenario's longest request, and
+    on GPUs ``tensor_parallel`` the smallest power of two that divides the attention heads and holds the
+    whole load; where none does, the largest that holds the weights and one request.
 
     ``host_memory_bytes`` is what may be used now (``available_memory_bytes``); it counts without GPUs only.
     Models we know nothing about, and remote ones, pass.  Raises InputError, of several lines.
     """
     if model.facts is None or model.weights == "remote" or settings.kind in ("endpoint", "simulated"):
         return settings
-    _check_context(model.name, model.facts, workload, settings)
+    longest_request = longest(workload.input_tokens) + longest(workload.output_tokens)
+    settings = msgspec.structs.replace(settings, max_model_len=settings.max_model_len or longest_request)
+    _check_context(model.name, model.facts, longest_request, settings)
     job = _Job(model, model.facts, settings, workload, load)
     if not gpus:
         if job.one(0).total_bytes > host_memory_bytes * USABLE_FRAC:
@@ -86,6 +90,14 @@ def check_fit(
         raise InputError(_advice(job, gpus, host_memory_bytes))
     full = [size for size in sizes if job.fits(job.full(size), size, _smallest(gpus))]
     return msgspec.structs.replace(settings, tensor_parallel=full[0] if full else sizes[-1])
+
+
+def least_bytes(model: Model, settings: EngineSettings, workload: Workload, load: Load) -> int | None:
+    """The least main memory the model can run in without a GPU: for deciding how many may stay up at once.
+    None when the architecture is unknown."""
+    if model.facts is None or model.weights == "remote":
+        return None
+    return _Job(model, model.facts, settings, workload, load).one(0).total_bytes
 
 
 def queue_note(
@@ -117,7 +129,7 @@ def weight_bytes_each(model: Model, dtype: str) -> float:
     """Mean bytes of a weight as the engine will hold it: the checkpoint's own for quantized checkpoints,
     else those of ``dtype``.  Random weights are drawn in ``dtype``."""
     config, facts = model.config or {}, model.facts
-    entry = catalog.models().get(model.name)
+    entry = catalog.find(model.name)
     method = (config.get("quantization_config") or {}).get("quant_method")
     method = method or (entry.checkpoint_quantization if entry else None)
     if model.weights not in ("hub", "local") or facts is None or method is None:
@@ -130,6 +142,12 @@ def weight_bytes_each(model: Model, dtype: str) -> float:
         small = facts.total_params - tables * facts.vocab_size * int(text["hidden_size"])
         each = {"fp8": 1.0, "compressed-tensors": 1.0, "gptq": 0.56, "awq": 0.56}.get(method, 1.0)
     return (small * each + (facts.total_params - small) * 2.0) / facts.total_params
+
+
+def _vision_params(model: Model) -> int:
+    """An engine loads a published checkpoint's vision tower too, though only text is asked of it."""
+    entry = catalog.find(model.name) if model.weights == "hub" else None
+    return entry.computed_vision_params if entry else 0
 
 
 # --------------------------------------------------------------------------------- one job's account
@@ -163,13 +181,15 @@ class _Job(Struct, frozen=True):
         return self._need(self.sequences * self.tokens_each, self.sequences, devices)
 
     def one(self, devices: int) -> Need:
-        """For the longest single request: the least that can run at all."""
+        """For a single request as long as the engine accepts: the least that can run at all."""
         tokens = longest(self.workload.input_tokens) + longest(self.workload.output_tokens)
         return self._need(max(tokens, self.settings.max_model_len or 0), 1, devices)
 
     def _need(self, tokens: int, sequences: int, devices: int) -> Need:
         each = weight_bytes_each(self.model, self.settings.dtype)
-        return need(self.facts, each, tokens, sequences=sequences, devices=devices)
+        wanted = need(self.facts, each, tokens, sequences=sequences, devices=devices)
+        vision = _vision_params(self.model) * round(DTYPE_BYTES[self.settings.dtype])
+        return msgspec.structs.replace(wanted, weights_bytes=wanted.weights_bytes + vision)
 
     def fits(self, wanted: Need, devices: int, device_bytes: int) -> bool:
         """Each device holds its share; KV heads split no finer than one head a device."""
@@ -213,15 +233,18 @@ def _powers(limit: int) -> Iterator[int]:
         size *= 2
 
 
-def _check_context(name: str, facts: ModelFacts, workload: Workload, settings: EngineSettings) -> None:
-    tokens = longest(workload.input_tokens) + longest(workload.output_tokens)
+def _check_context(name: str, facts: ModelFacts, tokens: int, settings: EngineSettings) -> None:
     limit = facts.max_context_tokens
-    if limit is not None and max(tokens, settings.max_model_len or 0) > limit:
+    if limit is None or max(tokens, settings.max_model_len or 0) <= limit:
+        return
+    if tokens > limit:
         raise InputError(
-            f"{name} has a context of {limit} tokens, the longest request needs {tokens}"
-            f"{f' and engine.max_model_len is {settings.max_model_len}' if settings.max_model_len else ''}; "
+            f"{name} has a context of {limit} tokens, the scenario's longest request needs {tokens}; "
             "shorten workload.input_tokens or workload.output_tokens"
         )
+    raise InputError(
+        f"engine.max_model_len = {settings.max_model_len} is beyond {name}'s context of {limit} tokens"
+    )
 
 
 # -------------------------------------------------------------------------------------------- advice
@@ -256,7 +279,7 @@ def _machine(gpus: tuple[Gpu, ...], host_memory_bytes: int) -> str:
     return f"{len(gpus)} × {gpus[0].name}, {_gib(_smallest(gpus))} each"
 
 
-def gpu_sets(job: _Job, most: int = 6) -> list[str]:
+def gpu_sets(job: _Job, most: int = 8) -> list[str]:
     """The smallest set of each kind of GPU that holds the whole load, cheapest first by rental price.
 
     Kinds with at least two offers; of a chip's variants (SXM, PCIe, 40 or 80 GB) the one with the smallest
@@ -293,8 +316,8 @@ def _alternatives(job: _Job, gpus: tuple[Gpu, ...], host_memory_bytes: int) -> l
         model = Model(name=entry.id, weights=job.model.weights, config=entry.config, facts=facts)
         if _Job(model, facts, job.settings, job.workload, job.load).one(len(gpus)).total_bytes <= room:
             kin = _kinship(entry.id, job.model.name), facts.kind == job.facts.kind
-            fitting.append((kin, facts.total_params, entry.id))
-    near = [max(fitting)[2]] if fitting else []
+            fitting.append((kin, facts.total_params, entry.computed_vision_params == 0, entry.id))
+    near = [max(fitting)[-1]] if fitting else []
     builtin = "tiny-moe" if job.facts.kind == "moe" else "tiny-dense"
     return [f"--model {name}" for name in (*near, builtin)]
 
@@ -312,10 +335,9 @@ def _gib(size: float) -> str:
 
 def _cgroup_headrooms() -> Iterator[int]:
     """What the cgroup (v2, then v1) leaves; nothing where there is no limit."""
-    root = Path("/sys/fs/cgroup")
     for limit, used in (
-        (root / "memory.max", root / "memory.current"),
-        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+        (CGROUP / "memory.max", CGROUP / "memory.current"),
+        (CGROUP / "memory/memory.limit_in_bytes", CGROUP / "memory/memory.usage_in_bytes"),
     ):
         try:
             yield max(0, int(limit.read_text()) - int(used.read_text()))

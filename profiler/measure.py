@@ -22,12 +22,21 @@ from typing import Protocol
 from profiler import __version__, scenario, store
 from profiler.engines import open_engine
 from profiler.engines.base import RunningEngine
-from profiler.errors import EngineError, LoadError, ProfilerError
+from profiler.errors import EngineError, InputError, LoadError, ProfilerError
 from profiler.load.job import LoadJob, Progress
 from profiler.load.probe import probe_endpoint
 from profiler.load.worker import LoadWorker
 from profiler.prepare import PROBE_TIMEOUT_S, Plan
-from profiler.schema import SCHEMA_VERSION, EngineFacts, EngineSettings, LoadPoint, Manifest, Memory, Model, Window
+from profiler.schema import (
+    SCHEMA_VERSION,
+    EngineFacts,
+    EngineSettings,
+    LoadPoint,
+    Manifest,
+    Memory,
+    Model,
+    Window,
+)
 from profiler.telemetry import Sampler
 
 
@@ -164,9 +173,7 @@ class Subject:
         if self._engine is not None:
             return
         with ExitStack() as stack:
-            engine = stack.enter_context(
-                open_engine(self.settings, self.model, self.writer.folder, report)
-            )
+            engine = stack.enter_context(open_engine(self.settings, self.model, self.writer.folder, report))
             if engine.facts.kind == "endpoint":
                 engine = replace(engine, endpoint=probe_endpoint(engine.endpoint, PROBE_TIMEOUT_S))
             on_gpu = engine.facts.device == "cuda"
@@ -227,6 +234,9 @@ class Subject:
         """Write into the folder how the run ended, keeping whatever was measured."""
         if not (self.writer.folder / store.JOURNAL).exists():
             return  # already sealed
+        if isinstance(error, InputError) and not self.writer.manifest.windows:
+            self.writer.discard()  # an engine found the request impossible: nothing half-written
+            return
         status, reason = describe(error)
         self.writer.update(status=status, reason=reason)
 

@@ -87,10 +87,9 @@ class WindowView:
         rows = table.filter(pc.equal(table["window"], window.index))
         self._columns = rows
         self.outcome: list[str] = rows["outcome"].to_pylist()
-        self.start, self.end = window.steady_start_ns, window.steady_end_ns
-        bounded = self.start is not None and self.end is not None and self.end > self.start
-        self.span_s = (self.end - self.start) / 1e9 if bounded else None  # type: ignore[operator]
-        self.inside = (self["due_ns"] >= (self.start or 0)) & (self["due_ns"] < (self.end or 0))
+        self.start, self.end = window.steady_start_ns or 0, window.steady_end_ns or 0
+        self.span_s = (self.end - self.start) / 1e9 if self.end > self.start > 0 else None
+        self.inside = self._inside()
         self.measured = self.inside & self._has_outcome("ok")
 
     def __getitem__(self, name: str) -> Ints:
@@ -99,6 +98,13 @@ class WindowView:
 
         filled: Ints = pc.fill_null(self._columns[name], -1).to_numpy().astype(np.int64)
         return filled
+
+    def _inside(self) -> NDArray[np.bool_]:
+        """Requests due in the window; all of a batch, whose window begins when the first is *sent*."""
+        due = self["due_ns"]
+        if self.window.point.mode == "batch":
+            return due >= 0
+        return (due >= (self.start)) & (due < (self.end))
 
     def _has_outcome(self, outcome: str) -> NDArray[np.bool_]:
         import numpy as np
@@ -170,7 +176,7 @@ def _sliced(view: WindowView, name: str) -> Floats:
     """The rate in each of BATCHES equal slices of the one steady window."""
     import numpy as np
 
-    edges = np.linspace(view.start or 0, view.end or 0, BATCHES + 1)
+    edges = np.linspace(view.start, view.end, BATCHES + 1)
     total = np.zeros(BATCHES)
     for times, amount in _events(view, name):
         total += np.histogram(times, edges, weights=amount)[0]
@@ -251,22 +257,24 @@ def _mean_count(steady: list[WindowView], name: str) -> Estimate | None:
 
 def _energy(run: RunResult, steady: list[WindowView]) -> tuple[dict[str, Estimate | None], dict[str, str]]:
     """Mean power and energy per output token over the very windows the rates come from."""
-    readings = [energy.over_window(run.samples, view.start or 0, view.end or 0) for view in steady]
-    tokens = [_tokens_in(view) for view in steady]
-    powers = [reading.power_w for reading in readings if reading.power_w is not None]
-    per_token = [
-        reading.energy_j / count
-        for reading, count in zip(readings, tokens, strict=True)
-        if reading.energy_j is not None and count > 0
-    ]
-    found = {"power_w_mean": powers, "energy_j_per_output_token": per_token}
-    whole = {name: values for name, values in found.items() if values and len(values) == len(steady)}
-    reasons = {
-        name: next((reading.reason for reading in readings if reading.reason), "no steady window")
-        for name in found
-        if name not in whole
-    }
-    return {name: stats.over_repeats(whole[name]) if name in whole else None for name in found}, reasons
+    gpus = run.manifest.engine.gpus
+    found: dict[str, list[float]] = {"power_w_mean": [], "energy_j_per_output_token": []}
+    reasons: dict[str, str] = {}
+    for view in steady:
+        reading = energy.over_window(run.samples, view.start, view.end, gpus)
+        per_token, reason = energy.joules_per_token(reading, _tokens_in(view))
+        for name, value, why in (
+            ("power_w_mean", reading.power_w, reading.reason),
+            ("energy_j_per_output_token", per_token, reason),
+        ):
+            if value is None:
+                reasons.setdefault(name, why or "not measured")
+            else:
+                found[name].append(value)
+    if not steady:
+        reasons = dict.fromkeys(found, "the load never became steady")
+    estimates = {name: None if name in reasons else stats.over_repeats(found[name]) for name in found}
+    return estimates, reasons
 
 
 def _tokens_in(view: WindowView) -> float:
@@ -296,4 +304,3 @@ def _notes(steady: list[WindowView], windows: list[Window]) -> Iterable[str]:
     lag = [w.audit.send_lag_p99_s for w in windows if w.audit and w.audit.send_lag_p99_s is not None]
     if lag and max(lag) > 0.001:
         yield f"client lag: requests left up to {max(lag) * 1e3:.1f} ms (p99) after they were due"
-

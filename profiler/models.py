@@ -10,9 +10,9 @@ import difflib
 import os
 import re
 import threading
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,9 +27,6 @@ WEIGHTS = ("auto", "hub", "random")
 REACH_TIMEOUT_S = 3.0
 FETCH_TIMEOUT_S = 10.0
 T = TypeVar("T")
-
-# Endings that name a training stage, file format or date, never another shape.
-_STAGE = re.compile(r"-(instruct|chat|base|it|pt|thinking|sft|hf|\d{4})(?=-|$)")
 
 
 def resolve(name: str, weights: str = "auto") -> Model:
@@ -48,37 +45,16 @@ def resolve(name: str, weights: str = "auto") -> Model:
         return _local(folder, weights)
     if _is_path(name):
         raise InputError(f"model {name}: no such folder; a local model is a folder with config.json")
-    entry = find(name)
+    entry = catalog.find(name)
     return _published(name, entry, weights) if entry else _unlisted(name, weights)
 
 
 def remote(name: str) -> Model:
     """A model served elsewhere: its facts when the catalog knows the name, else none."""
     config = catalog.tiny_models().get(name)
-    entry = find(name)
+    entry = catalog.find(name)
     facts = arch.model_facts(config, "built in") if config else _catalog_facts(entry) if entry else None
     return Model(name=name, weights="remote", facts=facts)
-
-
-def find(name: str) -> CatalogModel | None:
-    """The catalog entry with the shapes of ``name``: its id in any case, with or without the
-    organisation, or a variant that only differs in training (``Qwen2.5-72B-Instruct``)."""
-    wanted = name.lower()
-    entries = catalog.models().values()
-    for spelling in (str.lower, _stem):
-        for entry in entries:
-            known = {spelling(entry.id), spelling(entry.hub)}
-            if "/" not in wanted:
-                known = {each.rsplit("/", 1)[-1] for each in known}
-            if spelling(wanted) in known:
-                return entry
-    return None
-
-
-def _stem(name: str) -> str:
-    """``meta-llama/Llama-3.1-8B-Instruct`` and ``meta-llama/Meta-Llama-3.1-8B`` have the same stem."""
-    organisation, slash, base = name.lower().rpartition("/")
-    return organisation + slash + _STAGE.sub("", base.removeprefix("meta-"))
 
 
 # ------------------------------------------------------------------------------------ the four kinds
@@ -210,20 +186,35 @@ def _unreachable() -> str | None:
         for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     ):
         return "the Hub is switched off by HF_HUB_OFFLINE"
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    endpoint = _endpoint()
     if not endpoint.startswith(("https://", "http://")):
         return f"HF_ENDPOINT is not a URL: {endpoint!r}"
-    request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310  (scheme checked above)
-    return None if within(REACH_TIMEOUT_S, lambda: _answers(request)) else f"{endpoint} cannot be reached"
+    this_minute = int(time.perf_counter() // 60)
+    return None if _reaches(endpoint, this_minute) else f"{endpoint} cannot be reached"
 
 
-def _answers(request: urllib.request.Request) -> bool:
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+@lru_cache(maxsize=1)
+def _reaches(endpoint: str, _minute: int) -> bool:
+    """Asked once a minute, so that many models do not wait for many timeouts."""
+    return bool(within(REACH_TIMEOUT_S, lambda: _answers(endpoint)))
+
+
+def _answers(endpoint: str) -> bool:
+    import urllib.request
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+
     try:
+        request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310  (the caller checked the scheme)
         with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):  # noqa: S310
             return True
-    except urllib.error.HTTPError:
-        return True  # an answer, if a refusal
-    except OSError:
+    except HTTPError as error:
+        return error.code < 500  # a refusal is an answer; a broken gateway is not the Hub
+    except (OSError, HTTPException, ValueError):
         return False
 
 
@@ -257,7 +248,7 @@ def _fetch_config(hub_id: str, hint: str) -> Path:
 
     def fetch() -> Path | InputError:
         try:
-            return Path(hf_hub_download(hub_id, "config.json"))
+            return Path(hf_hub_download(hub_id, "config.json", endpoint=_endpoint()))
         except GatedRepoError:
             page = f"https://huggingface.co/{hub_id}"
             return InputError(f"model {hub_id} is gated: accept its terms at {page} and set HF_TOKEN")

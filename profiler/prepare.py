@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import time
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import get_args, get_type_hints
 import msgspec
 
 from profiler import catalog, cost, fit, host, models, scenario, store
-from profiler.engines import choose_kind, open_engine
+from profiler.engines import Kind, choose_kind, open_engine
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
 from profiler.load.probe import probe_endpoint
@@ -22,6 +22,7 @@ from profiler.store import RunResult
 
 ENGINES = get_args(get_type_hints(EngineSettings)["kind"])
 PROBE_TIMEOUT_S = 20.0
+LAUNCHED = ("vllm", "transformers")
 BOOT_TOLERANCE_NS = 60 * 10**9  # the calendar clock may be stepped a little
 
 
@@ -68,29 +69,49 @@ def prepare(request: Request) -> Plan:
 
     Raises InputError, with the mend, for anything that cannot work; starts and writes nothing.
     """
-    plan = scenario.load(request.scenario, _overrides(request))
-    engine = plan.engine
-    if not request.models and engine.kind != "endpoint":
+    what = scenario.load(request.scenario, _overrides(request))
+    if not request.models and what.engine.kind != "endpoint":
         raise InputError("which model? give --model NAME (`profile list models` shows what is known)")
     machine = host.collect()
-    chosen = _models(request, engine)
-    kind = choose_kind(engine)
-    settings = [msgspec.structs.replace(engine, kind=kind) for _ in chosen]
-    if kind in ("vllm", "transformers"):
-        settings = [
-            fit.check_fit(model, each, plan.workload, plan.load, machine.gpus, machine.memory_bytes)
-            for model, each in zip(chosen, settings, strict=True)
-        ]
+    price = _price(request.price, machine.gpus)
+    chosen = _models(request, what.engine)
+    kind = choose_kind(what.engine)
+    settings = tuple(_settings(model, what, kind, machine) for model in chosen)
     store.check_writable(request.out)
     return Plan(
-        scenario=plan,
+        scenario=what,
         models=chosen,
-        settings=tuple(settings),
+        settings=settings,
         host=machine,
         out=request.out,
-        exclusive=_exclusive(plan, kind, machine, chosen),
-        price=_price(request.price, machine.gpus),
+        exclusive=_exclusive(what, kind, machine, chosen, settings),
+        price=price,
+        notes=_notes(what, kind, chosen, settings),
     )
+
+
+def _settings(model: Model, what: Scenario, kind: Kind, machine: Host) -> EngineSettings:
+    """The engine settings of one model: its kind resolved, and its size fitted to this machine."""
+    settings = msgspec.structs.replace(what.engine, kind=kind)
+    if kind not in LAUNCHED:
+        return settings
+    memory = fit.available_memory_bytes()
+    return fit.check_fit(model, settings, what.workload, what.load, machine.gpus, memory)
+
+
+def _notes(
+    what: Scenario, kind: Kind, chosen: tuple[Model, ...], settings: tuple[EngineSettings, ...]
+) -> tuple[str, ...]:
+    """What a user should know before the start, each once."""
+    found = [f"{model.name}: {note}" for model in chosen for note in model.notes]
+    if kind in LAUNCHED:
+        memory = fit.available_memory_bytes()
+        queues = [
+            (model.name, fit.queue_note(model, each, what.workload, what.load, memory))
+            for model, each in zip(chosen, settings, strict=True)
+        ]
+        found += [f"{name}: {note}" for name, note in queues if note]
+    return tuple(dict.fromkeys(found))
 
 
 def resume(folder: Path) -> Plan:
@@ -102,8 +123,7 @@ def resume(folder: Path) -> Plan:
     run = store.load(folder)
     if run.manifest.status == "complete":
         raise InputError(f"{folder} is complete; nothing is left to resume")
-    around = [store.load(p.parent) for p in sorted(folder.absolute().parent.glob(f"*/{store.JOURNAL}"))]
-    group = [each for each in around if each.manifest.group == run.manifest.group]
+    group = store.group(folder.absolute().parent, run.manifest.group)
     machine = host.collect()
     _check_same_machine(run, machine)
     first = run.manifest
@@ -112,7 +132,7 @@ def resume(folder: Path) -> Plan:
         models=tuple(each.manifest.model for each in group),
         settings=tuple(each.manifest.settings for each in group),
         host=machine,
-        out=folder.absolute().parent,
+        out=folder.parent,
         exclusive=first.exclusive,
         price=first.price,
         resumed=tuple(group),
@@ -165,14 +185,23 @@ def _served(engine: EngineSettings, name: str) -> Model:
     return models.remote(found.model)
 
 
-def _exclusive(plan: Scenario, kind: str, machine: Host, chosen: tuple[Model, ...]) -> bool:
-    """One engine at a time on GPUs, whose memory an engine takes whole; else all stay up if they fit."""
-    wish = plan.measure.residency
-    if wish != "auto":
-        return wish == "exclusive"
-    if kind in ("endpoint", "simulated"):
-        return False
-    return bool(machine.gpus)
+def _exclusive(
+    what: Scenario,
+    kind: Kind,
+    machine: Host,
+    chosen: tuple[Model, ...],
+    settings: tuple[EngineSettings, ...],
+) -> bool:
+    """One engine at a time on GPUs, whose memory an engine takes whole; elsewhere all stay up if they fit."""
+    if what.measure.residency != "auto" or kind not in LAUNCHED:
+        return what.measure.residency == "exclusive"
+    if machine.gpus:
+        return True
+    needed = [
+        fit.least_bytes(model, each, what.workload, what.load)
+        for model, each in zip(chosen, settings, strict=True)
+    ]
+    return sum(each or 0 for each in needed) > fit.available_memory_bytes()
 
 
 def _price(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:

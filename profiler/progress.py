@@ -73,7 +73,7 @@ class Lines:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
     def phase(self, model: str, text: str) -> None:
-        self._say(f"{model} {text.split(' · ')[0]}", f"{model} · {text}")
+        self._say(f"{model} {text.split(' · ', maxsplit=1)[0]}", f"{model} · {text}")
 
     def progress(self, model: str, slot: Slot, progress: Progress) -> None:
         if progress.elapsed_s >= LINE_EVERY_S:
@@ -83,7 +83,9 @@ class Lines:
         self._clock.add(window)
         trouble = f" · {window.trouble}" if window.trouble else ""
         seconds = (window.closed_ns - window.opened_ns) / 1e9
-        text = f"{label(model, slot)} · done in {seconds:.1f} s{trouble} ({left} to go{self._clock.left(left)})"
+        text = (
+            f"{label(model, slot)} · done in {seconds:.1f} s{trouble} ({left} to go{self._clock.left(left)})"
+        )
         self._say(text, text)
 
 

@@ -4,7 +4,7 @@ One line a sample, tab-separated: ``t_ns  source  name  value``.  Append-only an
 itself, so whatever a crash leaves behind is readable up to its last complete line.
 
 Sources are ``gpu:<uuid>``, ``rapl:<zone>``, ``process:<name>``, ``engine:<name>`` and ``sampler``.
-Names end in their unit; ``docs`` of each are in the probe that reads it (``profiler/telemetry``).
+Names end in their unit; the probe that reads a name documents it (``profiler/telemetry``).
 """
 
 from __future__ import annotations
@@ -88,3 +88,12 @@ def series(samples: Any, source: str, name: str) -> tuple[NDArray[np.int64], NDA
     rows = samples.filter(pc.and_(pc.equal(samples["source"], source), pc.equal(samples["name"], name)))
     rows = rows.sort_by("t_ns")
     return rows["t_ns"].to_numpy(), rows["value"].to_numpy()
+
+
+def between(samples: Any, t0_ns: int, t1_ns: int) -> Any:
+    """The samples taken from ``t0_ns`` to ``t1_ns``, both included."""
+    import pyarrow.compute as pc
+
+    return samples.filter(
+        pc.and_(pc.greater_equal(samples["t_ns"], t0_ns), pc.less_equal(samples["t_ns"], t1_ns))
+    )

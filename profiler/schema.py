@@ -25,14 +25,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of everything a user writes in TOML: a key we do not know is an error, not a comment."""
 
 
-class Length(Settings):
+class Length(Settings, frozen=True, kw_only=True):
     """A token length drawn uniformly from mean·[1 − spread, 1 + spread]; spread 0 is exact."""
 
     mean: Count
     spread: Fraction = 0.0
 
 
-class Workload(Settings):
+class Workload(Settings, frozen=True, kw_only=True):
     """What each request asks: prompt and answer lengths in tokens, and the seed that fixes them all."""
 
     input_tokens: Count | Length
@@ -41,7 +41,7 @@ class Workload(Settings):
     seed: Whole = 0
 
 
-class Load(Settings):
+class Load(Settings, frozen=True, kw_only=True):
     """How requests are offered.
 
     ``closed``: each of ``concurrency`` slots sends its next request when the last one has ended.
@@ -53,7 +53,7 @@ class Load(Settings):
     requests: Count | None = None
 
 
-class Measure(Settings):
+class Measure(Settings, frozen=True, kw_only=True):
     """How long to look.  A closed-loop window ends once it has lasted ``window_s`` and seen
     ``min_requests`` complete, or at ``max_window_s``, whichever comes first."""
 
@@ -65,7 +65,7 @@ class Measure(Settings):
     residency: Literal["auto", "resident", "exclusive"] = "auto"
 
 
-class Timeouts(Settings):
+class Timeouts(Settings, frozen=True, kw_only=True):
     """Every wait is finite; a request that exceeds one ends with a named outcome."""
 
     connect_s: Seconds = 10.0
@@ -74,7 +74,7 @@ class Timeouts(Settings):
     total_s: Seconds = 3600.0
 
 
-class EngineSettings(Settings):
+class EngineSettings(Settings, frozen=True, kw_only=True):
     """Which engine and how.  ``args`` go to the engine as they are (``max_num_seqs = 64``)."""
 
     kind: Literal["auto", "vllm", "transformers", "endpoint", "simulated"] = "auto"
@@ -86,7 +86,7 @@ class EngineSettings(Settings):
     env: dict[str, str] = field(default_factory=dict)
 
 
-class Scenario(Settings):
+class Scenario(Settings, frozen=True, kw_only=True):
     """One measurement plan, as written in ``scenarios/*.toml``."""
 
     name: str

@@ -70,7 +70,9 @@ def check_writable(out: Path, need_bytes: int = 64 << 20) -> None:
         probe.write_bytes(b"\0")
         probe.unlink()
     except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from None
+        raise InputError(
+            f"cannot write to {out}: {error.strerror}; choose another folder with --out"
+        ) from None
     free = shutil.disk_usage(out).free
     if free < need_bytes:
         raise InputError(
@@ -204,5 +206,12 @@ def find(paths: Iterable[Path | str]) -> list[RunResult]:
         if (path / MANIFEST).exists() or (path / JOURNAL).exists() or not inside:
             found.append(load(path))
         else:
-            found += sorted((load(folder) for folder in inside), key=lambda run: run.manifest.utc)
+            found += sorted((load(folder) for folder in inside), key=lambda run: run.manifest.unix_ns)
     return found
+
+
+def group(out: Path, name: str) -> list[RunResult]:
+    """The runs under ``out`` that were interleaved as group ``name``, sealed or not, oldest first."""
+    files = [file for kind in (MANIFEST, JOURNAL) for file in out.glob(f"*/{kind}")]
+    found = [load(file.parent) for file in files]
+    return sorted((r for r in found if r.manifest.group == name), key=lambda r: r.manifest.clock_ns)

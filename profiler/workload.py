@@ -1,11 +1,12 @@
 """(Workload, seed, window) → planned requests: exact token lengths and fresh prompts, the same every time.
 
-Lengths are *stratified*, not independent: request ``i`` of a window takes the ``i``-th point of a
-two-dimensional low-discrepancy sequence (additive recurrence on the plastic number, M. Roberts, "The
-unreasonable effectiveness of quasirandom sequences", 2018), started at an offset drawn from the seed
-and the window.  Each length is uniform on mean·[1 − spread, 1 + spread], input and output lengths are
-uncorrelated, and any run of some dozen requests already holds the whole mix, so that two windows
-differ by the engine and not by the luck of the draw.
+Lengths are *stratified*, not independent: request ``i`` takes the fractional parts of offset + i·φ for its
+input and of offset + i·√2 for its output, the offsets drawn from seed and window.  Multiples of these two
+numbers spread over [0, 1) more evenly than those of any other (Hurwitz's theorem; L. Kuipers and H.
+Niederreiter, Uniform Distribution of Sequences, 1974), and independently of each other.  Each length is so
+uniform on mean·[1 − spread, 1 + spread], and any run of some dozen requests already holds the whole mix
+(its mean scatters a quarter as much as that of independent draws), so that two windows differ by the
+engine and not by the luck of the draw.
 
 Prompts are random ids, fresh for every (seed, window, index): a prefix cache finds nothing in them,
 unless ``shared_prefix_tokens`` asks for a common beginning.
@@ -13,14 +14,17 @@ unless ``shared_prefix_tokens`` asks for a common beginning.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from profiler.schema import Length, Workload
 
-PLASTIC = 1.32471795724474602596
-STEPS = (1 / PLASTIC, 1 / PLASTIC**2)
-PREFIX_STREAM = (0, 0, 1)  # a fourth word no (window, index) pair can make
+if TYPE_CHECKING:
+    import numpy as np
+
+STEPS = ((5**0.5 - 1) / 2, 2**0.5 - 1)
+PREFIX_STREAM = (0, 0, 1)  # one word more than (window, index): a stream of its own
 
 # Short, frequent English words: one token each, with the space before it, in the usual vocabularies.
 WORDS = tuple(
@@ -45,19 +49,21 @@ class PlannedRequest(Struct, frozen=True):
 
 
 class Plan:
-    """The requests of one window, computed on demand; ``request(i)`` is a pure function of its arguments."""
+    """The requests of one window, computed on demand; ``request(i)`` is a pure function of its arguments.
 
-    def __init__(self, workload: Workload, vocab_size: int, window: int) -> None:
+    ``salt`` changes the prompts and nothing else: for servers that outlive a run and may still hold the
+    prompts of the last one in their prefix cache.
+    """
+
+    def __init__(self, workload: Workload, vocab_size: int, window: int, salt: int = 0) -> None:
         self._workload = workload
-        self._window = window
+        self._stream = (workload.seed, salt, window)
         self._first_id, self._end_id = ordinary_ids(vocab_size)
-        self._offsets = np.random.default_rng([workload.seed, window]).random(2)
+        self._offsets: list[float] = _generator(workload.seed, window).random(2).tolist()
 
     def request(self, index: int) -> PlannedRequest:
         """The ``index``-th request of the window, index ≥ 0."""
-        points = [
-            float((offset + index * step) % 1) for offset, step in zip(self._offsets, STEPS, strict=True)
-        ]
+        points = [(offset + index * step) % 1 for offset, step in zip(self._offsets, STEPS, strict=True)]
         return PlannedRequest(
             index=index,
             input_tokens=_length(self._workload.input_tokens, points[0]),
@@ -66,27 +72,30 @@ class Plan:
 
     def prompt(self, planned: PlannedRequest) -> list[int]:
         """Token ids of the prompt: exactly ``planned.input_tokens`` of them."""
-        ids: list[int] = self._draw(planned, self._first_id, self._end_id).tolist()
-        return ids
+        return self._draw(planned, self._first_id, self._end_id)
 
     def text(self, planned: PlannedRequest) -> str:
         """The prompt for endpoints that take text only: as many common words as tokens are wanted.
 
         The true number of tokens is the endpoint's to say (``usage.prompt_tokens``).
         """
-        return " ".join([WORDS[i] for i in self._draw(planned, 0, len(WORDS)).tolist()])
+        return " ".join([WORDS[i] for i in self._draw(planned, 0, len(WORDS))])
 
-    def _draw(
-        self, planned: PlannedRequest, low: int, high: int
-    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        wanted = planned.input_tokens
-        shared = min(self._workload.shared_prefix_tokens, wanted)
-        own = np.random.default_rng([self._workload.seed, self._window, planned.index])
-        body = own.integers(low, high, wanted - shared)
+    def _draw(self, planned: PlannedRequest, low: int, high: int) -> list[int]:
+        shared = min(self._workload.shared_prefix_tokens, planned.input_tokens)
+        own = _generator(*self._stream, planned.index)
+        drawn: list[int] = own.integers(low, high, planned.input_tokens - shared).tolist()
         if not shared:
-            return body
-        common = np.random.default_rng([self._workload.seed, *PREFIX_STREAM])
-        return np.concatenate([common.integers(low, high, shared), body])
+            return drawn
+        seed, salt, _ = self._stream
+        prefix: list[int] = _generator(seed, salt, *PREFIX_STREAM).integers(low, high, shared).tolist()
+        return prefix + drawn
+
+
+def _generator(*words: int) -> np.random.Generator:
+    import numpy as np
+
+    return np.random.default_rng(words)
 
 
 def ordinary_ids(vocab_size: int) -> tuple[int, int]:

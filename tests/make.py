@@ -133,11 +133,15 @@ def writer(out: Path, windows: list[tuple[Window, list[RequestRecord]]], **chang
     return run
 
 
-def steady(index: int, start_s: float, requests: int = 50, **changes: Any) -> tuple[Window, list[RequestRecord]]:
+def steady(
+    index: int, start_s: float, requests: int = 50, **changes: Any
+) -> tuple[Window, list[RequestRecord]]:
     """One slot's closed loop of back-to-back 0.2 s requests, 0.18 s of it streaming, over ``requests``."""
     records = [request(index, n, start_s + n * 0.2) for n in range(requests)]
     return window(index, start_s, start_s + requests * 0.2, **changes), records
 
 
 def sample_lines(rows: list[tuple[float, str, str, float]]) -> bytes:
-    return samples.encode(samples.Sample(round(t * S), source, name, value) for t, source, name, value in rows)
+    return samples.encode(
+        samples.Sample(round(t * S), source, name, value) for t, source, name, value in rows
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 
 import msgspec
@@ -19,7 +20,7 @@ def runs(tmp_path):
         model = Model(name=name, weights="random", facts=make.FACTS)
         whole = [make.steady(r, 10.0 + 30 * r) for r in range(2)]
         held = [(window, records[: 50 - 10 * number]) for window, records in whole]
-        make.writer(tmp_path, held, run_id=name, utc=f"2026010{number + 1}T000000Z", model=model, price=PRICE).seal()
+        make.writer(tmp_path, held, run_id=name, unix_ns=number, model=model, price=PRICE).seal()
     return store.find([tmp_path])
 
 
@@ -27,7 +28,12 @@ def test_the_public_columns(runs):
     rows = comparison.rows(runs)
     assert [set(row) for row in rows] == [set(comparison.COLUMNS)] * 2
     first = rows[0]
-    assert (first["model"], first["kind"], first["engine"], first["load"]) == ("alpha", "moe", "transformers", "closed")
+    assert (first["model"], first["kind"], first["engine"], first["load"]) == (
+        "alpha",
+        "moe",
+        "transformers",
+        "closed",
+    )
     assert first["output_tokens_per_s"] == pytest.approx(25)
     assert first["output_tokens_per_s_low"] == pytest.approx(first["output_tokens_per_s_high"])
     assert first["usd_per_m_output_tokens"] == pytest.approx(0.9 / 3600 / 25 * 1e6)
@@ -91,7 +97,7 @@ def test_markdown_marks_the_best_and_says_na(runs):
 def test_terminal_table_fits_its_words(runs):
     from rich.console import Console
 
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    console = Console(width=160, record=True, file=io.StringIO())
     console.print(table.rich_table(comparison.rows(runs)))
     text = console.export_text()
     assert "25.0" in text
@@ -105,7 +111,8 @@ def test_footnotes_say_what_the_numbers_rest_on(runs):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "n/a"), (0, "0"), (1780.4, "1,780"), (0.04213, "0.0421"), (5.0, "5.00"), (123456, "123,456")]
+    ("value", "text"),
+    [(None, "n/a"), (0, "0"), (1780.4, "1,780"), (0.04213, "0.0421"), (5.0, "5.00"), (123456, "123,456")],
 )
 def test_significant(value, text):
     assert table.significant(value) == text

@@ -91,7 +91,9 @@ def test_a_window_that_never_was_steady_measures_nothing(tmp_path):
 
 
 def test_repeats_carry_the_interval(tmp_path):
-    (point,) = points(tmp_path, [make.steady(0, 10.0), make.steady(1, 40.0), make.steady(2, 70.0, requests=49)])
+    (point,) = points(
+        tmp_path, [make.steady(0, 10.0), make.steady(1, 40.0), make.steady(2, 70.0, requests=49)]
+    )
     found = point.estimates["output_tokens_per_s"]
     assert (found.n, found.over) == (3, "repeats")
     assert found.low <= found.value <= found.high
@@ -135,3 +137,11 @@ def test_a_lagging_client_is_named(tmp_path):
     audit = ClientAudit(cpu_frac=0.9, loop_lag_p99_s=0.02, send_lag_p99_s=0.015, chunks=10)
     (point,) = points(tmp_path, [make.steady(0, 10.0, audit=audit)])
     assert any("client lag" in note and "15.0 ms" in note for note in point.notes)
+
+
+def test_all_requests_of_a_batch_count(tmp_path):
+    held, records = make.steady(0, 10.0, point=LoadPoint(mode="batch", concurrency=50))
+    together = [msgspec.structs.replace(r, due_ns=10 * make.S - 1) for r in records]
+    (point,) = points(tmp_path, [(held, together)])
+    assert point.requests_ok == 50
+    assert point.estimates["output_tokens_per_s"].value == pytest.approx(25)

@@ -21,22 +21,40 @@ RANKS = [
     {"catalog", "stats", "samples", "host_facts", "workload"},
     {"arch", "scenario", "store", "energy"},
     {"models", "fit", "metrics", "host"},
-    {"load", "engines", "telemetry", "cost"},
+    {"loadgen", "engines", "telemetry", "cost"},
     {"prepare", "comparison", "doctor"},
     {"measure", "report"},
-    {"api", "progress"},
+    {"progress"},
+    {"api"},
     {"cli", "__init__"},
     {"__main__"},
 ]
-MEASURE = {"load", "engines", "telemetry", "host", "prepare", "measure", "progress", "doctor", "workload", "models"}
+MEASURE = {"loadgen", "engines", "telemetry", "host", "prepare", "measure", "progress", "doctor", "workload"}
 READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
-HEAVY = {"torch", "transformers", "vllm", "pandas", "pyarrow", "scipy", "numpy", "pynvml", "rich", "ray", "huggingface_hub"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "vllm",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "numpy",
+    "pynvml",
+    "rich",
+    "ray",
+    "huggingface_hub",
+}
 # Modules that only ever run in a child process of their own.
-CHILDREN = {"engines/transformers_server.py", "engines/simulated.py", "load/worker.py", "telemetry/sampler.py"}
+CHILDREN = {
+    "engines/transformers_server.py",
+    "engines/simulated.py",
+    "loadgen/child.py",
+    "telemetry/sampler.py",
+}
 
 
 def room(path: Path) -> str:
-    """The top-level name a file belongs to: ``load`` for ``profiler/load/client.py``."""
+    """The top-level name a file belongs to: ``loadgen`` for ``profiler/loadgen/client.py``."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -74,7 +92,9 @@ def test_imports_point_strictly_downward(path):
     here = room(path)
     for name in imported(path):
         if name != here:
-            assert rank(name) < rank(here), f"{path.name} (rank {rank(here)}) imports {name} (rank {rank(name)})"
+            assert rank(name) < rank(here), (
+                f"{path.name} (rank {rank(here)}) imports {name} (rank {rank(name)})"
+            )
 
 
 def test_every_module_has_a_rank():
@@ -86,7 +106,7 @@ def test_measuring_and_reading_never_import_each_other():
         names = set(imported(path))
         if room(path) in READ:
             assert not names & MEASURE, path
-        if room(path) in {"load", "engines", "telemetry", "host", "workload"}:
+        if room(path) in {"loadgen", "engines", "telemetry", "host", "workload"}:
             assert not names & READ, path
 
 
@@ -155,7 +175,9 @@ def test_one_monotonic_clock():
                 assert word not in text, f"{path}: {word}"
 
 
-@pytest.mark.parametrize("module", ["profiler.cli", "profiler.comparison", "profiler.metrics", "profiler.store"])
+@pytest.mark.parametrize(
+    "module", ["profiler.cli", "profiler.comparison", "profiler.metrics", "profiler.store"]
+)
 def test_the_reading_half_imports_nothing_heavy(module):
     code = f"import sys, {module}; print(*(set(sys.modules) & {HEAVY!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

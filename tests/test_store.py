@@ -19,7 +19,11 @@ def test_a_sealed_run_reads_back_what_was_written(tmp_path):
     assert found.manifest.windows == (held[0],)
     assert found.requests.num_rows == 50
     assert found.requests["arrivals_ns"][3].as_py() == held[1][3].arrivals_ns
-    assert sorted(p.name for p in run.folder.iterdir()) == ["manifest.json", "requests.parquet", "telemetry.parquet"]
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "manifest.json",
+        "requests.parquet",
+        "telemetry.parquet",
+    ]
 
 
 def test_an_interrupted_run_loads_with_its_finished_windows_only(tmp_path):
@@ -31,7 +35,9 @@ def test_an_interrupted_run_loads_with_its_finished_windows_only(tmp_path):
 
 
 def test_null_stays_null(tmp_path):
-    record = make.request(0, 0, 1.0, first_ns=None, last_ns=None, arrivals_ns=[], arrival_tokens=[], outcome="reset")
+    record = make.request(
+        0, 0, 1.0, first_ns=None, last_ns=None, arrivals_ns=[], arrival_tokens=[], outcome="reset"
+    )
     run = make.writer(tmp_path, [(make.window(0, 0.5, 2.0), [record])])
     run.seal()
     assert store.load(run.folder).requests["first_ns"].to_pylist() == [None]
@@ -60,8 +66,8 @@ def test_no_run_folder(tmp_path):
 
 
 def test_a_folder_of_runs_stands_for_all_of_them(tmp_path):
-    make.writer(tmp_path, [], run_id="b", utc="20260101T000000Z").seal()
-    make.writer(tmp_path, [], run_id="a", utc="20260102T000000Z")
+    make.writer(tmp_path, [], run_id="b", unix_ns=1).seal()
+    make.writer(tmp_path, [], run_id="a", unix_ns=2)
     assert [run.manifest.run_id for run in store.find([tmp_path])] == ["b", "a"]
 
 

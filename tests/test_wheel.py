@@ -26,7 +26,18 @@ def elsewhere(tmp_path_factory) -> Path:
     (wheel,) = folder.glob("moe_profiler-*.whl")
     target = folder / "site"
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(target),
+            str(wheel),
+        ],
         check=True,
     )
     return target
@@ -35,9 +46,10 @@ def elsewhere(tmp_path_factory) -> Path:
 def elsewhere_run(site: Path, *words: str) -> str:
     """Run the installed command away from the source tree, with torch and the engines made unimportable."""
     block = "import sys\nfor name in ('torch', 'transformers', 'vllm'): sys.modules[name] = None\n"
-    code = f"{block}sys.path.insert(0, {str(site)!r})\nimport profiler\nassert profiler.__file__.startswith({str(site)!r})\n"
+    code = f"{block}sys.path.insert(0, {str(site)!r})\nimport profiler\n"
+    code += f"assert profiler.__file__.startswith({str(site)!r})\n"
     code += f"sys.argv = {['profile', *words]!r}\nfrom profiler.__main__ import main\nmain()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=site)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=site)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

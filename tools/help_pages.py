@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
@@ -38,4 +37,4 @@ def main(folder: Path = HELP) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

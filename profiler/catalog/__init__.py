@@ -21,6 +21,9 @@ from profiler.schema import Gpu, Price
 FOLDER = Path(__file__).resolve().parent
 GIB = 1 << 30
 
+# Endings that name a training stage, file format or date, never another shape.
+_STAGE = re.compile(r"-(instruct|chat|base|it|pt|thinking|sft|hf|\d{4})(?=-|$)")
+
 
 class KvBytes(Struct, frozen=True):
     """Cache bytes per token at 2 bytes a number: layers that keep all, layers that keep ``window`` tokens;
@@ -103,6 +106,27 @@ def models() -> dict[str, CatalogModel]:
     """The published models by id, in catalog order."""
     entries = msgspec.json.decode((FOLDER / "models.json").read_bytes(), type=list[CatalogModel])
     return {entry.id: entry for entry in entries}
+
+
+def find(name: str) -> CatalogModel | None:
+    """The catalog entry with the shapes of ``name``: its id in any case, with or without the
+    organisation, or a variant that only differs in training (``Qwen2.5-72B-Instruct``)."""
+    wanted = name.lower()
+    entries = models().values()
+    for spelling in (str.lower, _stem):
+        for entry in entries:
+            known = {spelling(entry.id), spelling(entry.hub)}
+            if "/" not in wanted:
+                known = {each.rsplit("/", 1)[-1] for each in known}
+            if spelling(wanted) in known:
+                return entry
+    return None
+
+
+def _stem(name: str) -> str:
+    """``meta-llama/Llama-3.1-8B-Instruct`` and ``meta-llama/Meta-Llama-3.1-8B`` have the same stem."""
+    organisation, slash, base = name.lower().rpartition("/")
+    return organisation + slash + _STAGE.sub("", base.removeprefix("meta-"))
 
 
 @cache

@@ -40,13 +40,15 @@ def open_engine(
 
 
 def choose_kind(settings: EngineSettings) -> Kind:
-    """The engine that ``auto`` stands for here: vLLM with a CUDA GPU, else transformers."""
+    """The engine that ``auto`` stands for here: vLLM with a GPU and its CUDA build, else transformers."""
     if settings.kind != "auto":
         return settings.kind
     from profiler.engines.gpus import visible_gpus
     from profiler.engines.vllm import installed
 
-    return "vllm" if visible_gpus(settings.env) and installed() else "transformers"
+    build = installed()
+    fast = build is not None and build.device == "cuda" and visible_gpus(settings.env)
+    return "vllm" if fast else "transformers"
 
 
 def available_engines() -> tuple[ProbeStatus, ...]:
@@ -87,9 +89,9 @@ def check_engine(settings: EngineSettings, model: Model) -> None:
 
         check_vllm(settings, model)
     else:
-        from profiler.engines.local import check_transformers
+        from profiler.engines import transformers
 
-        check_transformers(settings, model)
+        transformers.server_config(settings, model)
 
 
 def _open(

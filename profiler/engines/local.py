@@ -14,10 +14,8 @@ import msgspec
 from profiler.engines.base import RunningEngine
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
-from profiler.errors import EngineError, InputError
+from profiler.errors import EngineError
 from profiler.schema import Endpoint, EngineFacts, EngineSettings, Memory, Model
-
-KEY_VARIABLE = "PROFILER_API_KEY"
 
 
 class _Account(Memory, frozen=True, kw_only=True):
@@ -52,11 +50,10 @@ def open_transformers(
     """Start the embedded engine on this machine's GPU, or on its CPU without one."""
     from profiler.engines import transformers
 
-    check_transformers(settings, model)
     argv = transformers.command(settings, model, workdir)
     key = secrets.token_urlsafe(24)
-    started = _start(settings, argv, {KEY_VARIABLE: key}, workdir, report)
-    account = read_account(started.port)
+    started = _start(settings, argv, {transformers.API_KEY_VARIABLE: key}, workdir, report)
+    account = read_account(started.port, key)
     facts = EngineFacts(
         kind="transformers",
         version=_version("transformers"),
@@ -70,17 +67,9 @@ def open_transformers(
     return _running(started, key, model, facts)
 
 
-def check_transformers(settings: EngineSettings, model: Model) -> None:
-    """Raise InputError when the embedded engine cannot be used here or has nothing to load."""
-    if missing := missing_packages():
-        raise InputError(missing_advice(missing))
-    if model.weights == "remote" or (model.weights == "local" and model.folder is None):
-        raise InputError(f"engine {settings.kind} has no weights of {model.name}; give a model folder")
-
-
 def missing_packages() -> list[str]:
     """What the embedded engine needs and this environment lacks."""
-    return [name for name in ("torch", "transformers", "accelerate") if find_spec(name) is None]
+    return [name for name in ("torch", "transformers") if find_spec(name) is None]
 
 
 def missing_advice(missing: list[str]) -> str:
@@ -93,9 +82,9 @@ def phase(line: str) -> str | None:
     return line if len(line) <= 60 and line[:1].islower() and not line.startswith("listening") else None
 
 
-def read_account(port: int) -> _Account:
+def read_account(port: int, key: str) -> _Account:
     """What the server says of its memory; an empty account where it keeps none."""
-    status, body = get(port, "/memory")
+    status, body = get(port, "/memory", key=key)
     return msgspec.json.decode(body, type=_Account) if status == 200 else _Account()
 
 
@@ -119,7 +108,7 @@ def _start(
 
 def _running(started: Started, key: str, model: Model, facts: EngineFacts) -> RunningEngine:
     def account() -> Memory:
-        found = msgspec.structs.asdict(read_account(started.port))
+        found = msgspec.structs.asdict(read_account(started.port, key))
         return Memory(**{name: found[name] for name in Memory.__struct_fields__})
 
     return RunningEngine(

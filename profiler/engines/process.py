@@ -7,6 +7,7 @@ import errno
 import http.client
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -64,34 +65,39 @@ class EngineProcess:
             if said:
                 self._exit_code = int(said[1])
             elif supervisor_ended:
-                self._exit_code = self._supervisor.returncode or 1
+                self._exit_code = -signal.SIGTERM
         return self._exit_code
 
     def stop(self) -> None:
         """End the command and all its descendants, within ``STOP_LIMIT_S``.  Safe to repeat."""
-        if self._supervisor.returncode is None:
-            self.exit_code()
-        tree = self._tree()
         assert self._supervisor.stdin is not None
         assert self._supervisor.stdout is not None
+        if self._supervisor.stdout.closed:
+            return
+        tree = self._tree()
         self._supervisor.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._supervisor.wait(STOP_LIMIT_S)
-        # Only a supervisor that was itself killed leaves anything here.
+        # Only a supervisor that was itself killed, or hangs, leaves anything here.
         for process in tree:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        self._supervisor.kill()
         self._supervisor.wait()
+        self.exit_code()
         self._supervisor.stdout.close()
 
     def _tree(self) -> list[psutil.Process]:
+        """The supervisor and the command while they live, with all their descendants."""
+        pids = [
+            self._supervisor.pid if self._supervisor.poll() is None else None,
+            self.pid if self.exit_code() is None else None,
+        ]
         found: list[psutil.Process] = []
-        for pid in (self._supervisor.pid if self._supervisor.returncode is None else None, self.pid):
+        for pid in pids:
             with contextlib.suppress(psutil.Error):
-                if pid is not None and (pid != self.pid or self._exit_code is None):
+                if pid is not None:
                     root = psutil.Process(pid)
-                    found += [*root.children(recursive=True), *([root] if pid == self.pid else [])]
+                    found += [root, *root.children(recursive=True)]
         return found
 
     def listens_on(self, port: int) -> bool:
@@ -122,10 +128,13 @@ class EngineProcess:
 
 
 def _listens(process: psutil.Process, port: int) -> bool:
-    with contextlib.suppress(psutil.Error):
+    try:
         sockets = process.net_connections("tcp")
-        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
-    return False
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True  # where sockets may not be listed there is no telling; its answer must do
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,7 +192,7 @@ def engine_arguments(
         "dtype": settings.dtype,
         "max-model-len": max_model_len(settings, model),
         "tensor-parallel-size": settings.tensor_parallel or 1,
-        # One line of log per request costs the server time that users' servers do not spend.
+        # A line per request would cost the server time and fill the run folder.
         "disable-uvicorn-access-log": True,
     }
     if model.weights == "random":

@@ -19,9 +19,10 @@ _KV_POOL = re.compile(r"Available KV cache memory: (?P<gib>[\d.]+) GiB")
 _CPU_KV_POOL = re.compile(r"(?:Explicitly|Auto) set \((?P<gib>[\d.]+)/[\d.]+\) GiB for KV cache")
 _CPU_TOTAL = re.compile(r"(?:Explicitly|Auto) set \([\d.]+/(?P<gib>[\d.]+)\) GiB for KV cache")
 _KV_TOKENS = re.compile(r"KV cache size: (?P<tokens>[\d,]+) tokens")
-_ACTIVATIONS = re.compile(
-    r"(?P<gib>[\d.]+) GiB for peak activation|torch peak memory increase: (?P<debug_gib>[\d.]+) ?GiB"
-)
+_PEAK = re.compile(r"(?P<gib>[\d.]+) GiB for peak activation")
+_PEAK_DEBUG = re.compile(r"torch peak memory increase: (?P<gib>[\d.]+) ?GiB")
+_GRAPHS_ESTIMATE = re.compile(r"Estimated CUDA graph memory: (?P<gib>[\d.]+) GiB total")
+_GRAPHS_ESTIMATE_APPLIED = "CUDA graph memory profiling is enabled"
 _GRAPHS = re.compile(r"Graph capturing finished in \d+ secs, took (?P<gib>[\d.]+) GiB")
 
 
@@ -54,7 +55,7 @@ def memory_account(
         weights_bytes=_times(_per_worker(_WEIGHTS, log), ranks),
         kv_bytes=_times(pool, ranks) or _times(_derived_kv_bytes(config, facts), replicas),
         kv_tokens=_times(tokens if tokens is not None else _plain_tokens(config), replicas),
-        activation_peak_bytes=_times(_per_worker(_ACTIVATIONS, log), ranks),
+        activation_peak_bytes=_times(_activation_peak(log), ranks),
         graphs_bytes=_times(_per_worker(_GRAPHS, log), ranks),
         device_total_bytes=device_total_bytes or _per_worker(_CPU_TOTAL, log),
     )
@@ -77,9 +78,22 @@ def start_notes(log: str, config: Mapping[str, str], model: Model) -> tuple[str,
     return tuple(notes)
 
 
+def _activation_peak(log: str) -> int | None:
+    """Bytes a worker needs for a step beyond weights and KV cache.
+
+    Since 0.21 vLLM counts its estimate of the CUDA graphs into the peak it prints (gpu_worker.py,
+    ``peak_activation_memory``); it is taken out again, as the graphs are an item of their own.
+    """
+    peak = _per_worker(_PEAK, log)
+    if peak is None:
+        return _per_worker(_PEAK_DEBUG, log)
+    graphs = _per_worker(_GRAPHS_ESTIMATE, log) if _GRAPHS_ESTIMATE_APPLIED in log else None
+    return max(0, peak - (graphs or 0))
+
+
 def _per_worker(pattern: re.Pattern[str], log: str) -> int | None:
     """Mean over the workers that print it, in bytes."""
-    found = [float(next(filter(None, match.groups()))) for match in pattern.finditer(log)]
+    found = [float(match["gib"]) for match in pattern.finditer(log)]
     return round(sum(found) / len(found) * GIB) if found else None
 
 

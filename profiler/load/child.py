@@ -50,6 +50,13 @@ def finish(job: LoadJob, held: Held) -> Window:
     )
 
 
+def _decoded(job: LoadJob, held: Held) -> Iterator[RequestRecord]:
+    """One record after another; the bytes it was read from are let go."""
+    for exchange in held.exchanges:
+        yield decode(exchange, job.endpoint, job.window)
+        exchange.pieces.clear()
+
+
 class _Tally:
     """Sums over records while they pass by on their way to the file."""
 

@@ -21,7 +21,7 @@ class _Delta(Struct):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw()
 
 
 class _Choice(Struct):
@@ -39,7 +39,7 @@ class _Usage(Struct):
 class _Chunk(Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
     object: str | None = None
     message: str | None = None
 
@@ -189,8 +189,8 @@ def _says_something(choice: _Choice) -> bool:
     return bool(delta.content or delta.reasoning or delta.reasoning_content or _present(delta.tool_calls))
 
 
-def _present(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bytes(raw) not in (b"null", b"[]", b"{}")
+def _present(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in (b"", b"null", b"[]", b"{}")
 
 
 def _clip(data: bytes) -> str:

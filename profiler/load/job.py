@@ -10,7 +10,10 @@ from profiler.schema import Endpoint, LoadPoint, Measure, Timeouts, Window, Work
 
 
 class LoadJob(Struct, frozen=True, kw_only=True):
-    """Everything needed to hold one load point once.  ``records_path``: the parquet file to write."""
+    """Everything needed to hold one load point once.
+
+    ``records_path``: the parquet file to write.  ``prompt_salt``: see :class:`profiler.workload.Plan`.
+    """
 
     endpoint: Endpoint
     workload: Workload
@@ -21,10 +24,15 @@ class LoadJob(Struct, frozen=True, kw_only=True):
     repeat: int
     engine_start: int
     records_path: str
+    prompt_salt: int = 0
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """Where a window stands, some four times a second.  ``expected_s`` is the expected length of it all."""
+    """Where a window stands, some four times a second.
+
+    ``expected_s`` is the expected length of it all; ``chunks_per_s`` counts the pieces of all answers
+    since the last report, usage and end marks included (they are told apart only after the window).
+    """
 
     phase: Literal["warm-up", "measuring", "finishing"]
     elapsed_s: float

@@ -53,13 +53,14 @@ class Session:
         self.pulse = Pulse(self._beat)
         self._report = report
         self._target = target_of(job.endpoint)
-        self._plan = Plan(job.workload, job.endpoint.vocab_size or ASSUMED_VOCAB, job.window)
+        self._plan = Plan(job.workload, job.endpoint.vocab_size or ASSUMED_VOCAB, job.window, job.prompt_salt)
         self.connections = [Connection(self._target, job.timeouts) for _ in range(job.point.concurrency)]
         self._failed_in_row = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._broken: BaseException | None = None
         self._beats = 0
         self._pieces_seen = 0
+        self._reported_ns = self.opened_ns
 
     def prepare(self, index: int, output_tokens: int | None = None) -> Prepared:
         """Build the ``index``-th request of the plan, with another answer length if one is given."""
@@ -176,11 +177,12 @@ class Session:
         elapsed_s = (now_ns - self.opened_ns) / 1e9
         pieces = sum(connection.pieces for connection in self.connections)
         fresh, self._pieces_seen = pieces - self._pieces_seen, pieces
+        since_s, self._reported_ns = (now_ns - self._reported_ns) / 1e9, now_ns
         return Progress(
             phase=self.phase,
             elapsed_s=elapsed_s,
             expected_s=max(elapsed_s, self.expected_s),
-            chunks_per_s=fresh / (PROGRESS_EVERY_BEATS * TICK_S),
+            chunks_per_s=fresh / since_s if since_s > 0 else None,
             in_flight=len(self.in_flight()),
             done=self.done,
             failed=self.failed,

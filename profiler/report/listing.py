@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from profiler import catalog, models, scenario
+from profiler import arch, catalog, scenario
 from profiler.report.table import NA, significant
 
 Rows = Sequence[dict[str, Any]]
@@ -14,6 +14,9 @@ Rows = Sequence[dict[str, Any]]
 
 def list_models() -> Rows:
     """One row a published or built-in model: parameters, bf16 weight bytes, KV bytes per token."""
+    configs = {name: (config, "built in") for name, config in catalog.tiny_models().items()}
+    configs |= {name: (entry.config, entry.source) for name, entry in catalog.models().items()}
+    found = [(name, arch.model_facts(config, source)) for name, (config, source) in configs.items()]
     return [
         {
             "model": name,
@@ -24,7 +27,7 @@ def list_models() -> Rows:
             "kv_bytes_per_token": facts.kv_bytes_per_token,
             "source": facts.source,
         }
-        for name, facts in models.known()
+        for name, facts in found
     ]
 
 
@@ -44,10 +47,10 @@ def list_scenarios() -> Rows:
 def list_gpus() -> Rows:
     return [
         {
-            "gpu": gpu.name,
-            "memory_gb": gpu.memory_gb,
-            "bandwidth_gb_per_s": gpu.bandwidth_gb_per_s,
-            "bf16_tflops": gpu.bf16_tflops,
+            "gpu": gpu.gpu,
+            "memory_gb": gpu.mem_gb,
+            "bandwidth_gb_per_s": gpu.mem_bw_gbs,
+            "bf16_tflops": gpu.dense_bf16_tflops,
             "tdp_w": gpu.tdp_w,
             "source": gpu.source,
         }
@@ -82,7 +85,7 @@ SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "active_params": ("active B", lambda v: significant(v / 1e9)),
     "weights_bf16_bytes": ("weights GiB bf16", lambda v: significant(v / 2**30)),
     "kv_bytes_per_token": ("KV bytes/token", lambda v: f"{v:,}"),
-    "memory_gb": ("memory GB", str),
+    "memory_gb": ("memory GB", lambda v: f"{v:,.0f}"),
     "bandwidth_gb_per_s": ("GB/s", lambda v: f"{v:,.0f}"),
     "bf16_tflops": ("bf16 TFLOP/s", lambda v: f"{v:,.0f}"),
     "tdp_w": ("TDP W", lambda v: f"{v:,.0f}"),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from profiler.comparison import COLUMNS, best
+from profiler.comparison import COLUMNS, NOTE_SEPARATOR, best
 from profiler.schema import Manifest
 
 if TYPE_CHECKING:
@@ -88,11 +88,11 @@ SHOWN = (
     Shown("model", "model", _plain),
     Shown("tokens/s out", "output_tokens_per_s", _rate, marks_best=True),
     Shown("TTFT p50 ms", "ttft_s_p50", _ms, marks_best=True),
-    Shown("p99", "ttft_s_p99", _ms),
+    Shown("TTFT p99", "ttft_s_p99", _ms),
     Shown("ITL p50 ms", "itl_s_p50", _ms, marks_best=True),
-    Shown("p99", "itl_s_p99", _ms),
+    Shown("ITL p99", "itl_s_p99", _ms),
     Shown("weights GiB", "memory_weights_bytes", _gib),
-    Shown("peak", "memory_peak_bytes", _gib, marks_best=True),
+    Shown("peak GiB", "memory_peak_bytes", _gib, marks_best=True),
     Shown("W", "power_w_mean", _number, marks_best=True),
     Shown("J/token", "energy_j_per_output_token", _number, marks_best=True),
     Shown("USD/M out", "usd_per_m_output_tokens", _number, marks_best=True),
@@ -198,9 +198,13 @@ def footnotes(rows: Sequence[Row], hosts: Sequence[str]) -> list[str]:
     """What a reader must know beside the numbers."""
     repeats = sorted({row["repeats"] for row in rows})
     counted = "–".join(str(n) for n in {repeats[0], repeats[-1]}) if repeats else "0"
-    notes = [f"± is half the 95 % interval over {counted} repeats; ★ best at that load; n/a was not measured."]
+    notes = [
+        f"± is half the 95 % interval over {counted} repeats; ★ best at that load; n/a was not measured."
+    ]
     if repeats and repeats[-1] == 1:
-        notes[0] = "one repeat: ± is precision within that run only and says nothing of the next; n/a was not measured."
+        notes[0] = (
+            "one repeat: ± is precision within that run only and says nothing of the next; n/a was not measured."
+        )
     randomly = sorted({row["model"] for row in rows if row["weights"] == "random"})
     if randomly:
         notes.append(
@@ -220,7 +224,7 @@ def _shared_notes(rows: Sequence[Row]) -> list[str]:
     """Each distinct note once, naming the models it holds for unless it holds for all."""
     holders: dict[str, list[str]] = {}
     for row in rows:
-        for note in (row["notes"] or "").split("; "):
+        for note in (row["notes"] or "").split(NOTE_SEPARATOR):
             if note and row["model"] not in holders.setdefault(note, []):
                 holders[note].append(row["model"])
     everyone = len({row["model"] for row in rows})

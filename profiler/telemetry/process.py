@@ -23,7 +23,7 @@ from profiler.samples import Sample
 from profiler.schema import ProbeStatus
 
 TREE_REFRESH_S = 2.0  # finding descendants reads the parent of every process of the machine
-PSS_DUTY_FRAC = 0.01
+PSS_DUTY_FRAC = 0.005
 PROC = Path("/proc")
 
 

@@ -141,6 +141,7 @@ def test_stop_takes_orphans_in_other_sessions_and_those_that_ignore_sigterm(star
     assert time.monotonic() - began < STOP_LIMIT_S
     assert not running(root)
     assert not running(orphan)
+    assert process.exit_code() == -signal.SIGTERM
     process.stop()
 
 

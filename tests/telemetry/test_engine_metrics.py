@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ def serving(text: str, status: int = 200, delay_s: float = 0.0) -> Iterator[str]
             time.sleep(delay_s)
             self.send_response(status if self.path == "/metrics" else 404)
             self.end_headers()
-            self.wfile.write(text.encode())
+            with contextlib.suppress(BrokenPipeError):  # a client that gave up
+                self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None:
             pass

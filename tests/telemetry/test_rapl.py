@@ -23,7 +23,7 @@ def zone(root: Path, folder: str, name: str, energy_uj: int = 1_000_000) -> Path
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def server(tmp_path: Path) -> Path:
     """Two packages with dram, core zones inside them, and a psys zone that overlaps everything."""
     for package in (0, 1):

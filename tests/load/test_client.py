@@ -1,0 +1,306 @@
+import asyncio
+import json
+import socket
+from time import perf_counter_ns
+
+import pytest
+
+from profiler.errors import InputError
+from profiler.load.client import Connection, target_of
+from profiler.load.decode import decode
+from profiler.load.exchange import Exchange
+from profiler.load.payload import build
+from profiler.schema import Endpoint, Timeouts, Workload
+from profiler.workload import Plan
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def event(*tokens, finish=None):
+    content = {"choices": [{"text": "", "token_ids": list(tokens), "finish_reason": finish}]}
+    return b"data: " + json.dumps(content).encode() + b"\n\n"
+
+
+def chunk(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+DONE, LAST = b"data: [DONE]\n\n", b"0\r\n\r\n"
+ANSWER = [event(1), event(2, finish="length"), DONE]
+
+
+class Caller:
+    def __init__(self, endpoint, **timeouts):
+        self.endpoint = endpoint
+        self.target = target_of(endpoint)
+        self.connection = Connection(self.target, Timeouts(**timeouts))
+        self.plan = Plan(Workload(input_tokens=4, output_tokens=2), 1000, 0)
+
+    async def ask(self, expire=True):
+        planned = self.plan.request(0)
+        exchange = Exchange(planned, perf_counter_ns())
+        trouble = await self.connection.open()
+        if trouble:
+            exchange.failure, exchange.error = trouble
+            return decode(exchange, self.endpoint, 0)
+        ended = self.connection.send(exchange, build(self.endpoint, self.target, self.plan, planned))
+        async with asyncio.timeout(5):
+            while not ended.done():
+                if expire:
+                    self.connection.expire(perf_counter_ns())
+                await asyncio.wait([ended], timeout=0.01)
+        return decode(exchange, self.endpoint, 0)
+
+
+async def write(writer, *pieces, pause=0.0):
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(pause)
+
+
+async def test_stamps_are_when_bytes_arrive(scripted):
+    written = []
+
+    async def slow(writer, head, body):
+        writer.write(CHUNKED)
+        for piece in ANSWER:
+            await asyncio.sleep(0.05)
+            written.append(perf_counter_ns())
+            writer.write(chunk(piece))
+        writer.write(LAST)
+
+    async with scripted(slow) as endpoint:
+        got = await Caller(endpoint).ask()
+    assert got.outcome == "ok"
+    for arrival, sent in zip(got.arrivals_ns, written, strict=False):
+        assert 0 < arrival - sent < 20e6
+    assert got.due_ns <= got.sent_ns < written[0]
+
+
+async def test_request_on_the_wire_is_what_an_engine_needs(scripted):
+    seen = []
+
+    async def keep(writer, head, body):
+        seen.append((head, json.loads(body)))
+        await write(writer, CHUNKED, *map(chunk, ANSWER), LAST)
+
+    async with scripted(keep, api_key="k-1") as endpoint:
+        caller = Caller(endpoint)
+        await caller.ask()
+    (head, request), *_ = seen
+    assert head.startswith(b"POST /v1/completions HTTP/1.1\r\n")
+    assert b"authorization: Bearer k-1\r\n" in head
+    assert request["prompt"] == caller.plan.prompt(caller.plan.request(0))
+    assert request["max_tokens"] == 2
+    assert request["ignore_eos"] is request["return_token_ids"] is request["stream"] is True
+    assert request["stream_options"] == {"include_usage": True}
+    assert request["temperature"] == 0
+
+
+async def test_every_cut_of_the_response_gives_the_same_record(scripted):
+    whole = CHUNKED + b"".join(map(chunk, ANSWER)) + LAST
+    cuts = iter(range(1, len(whole), 7))
+
+    async def cut_up(writer, head, body):
+        at = next(cuts)
+        await write(writer, whole[:at], whole[at:], pause=0.001)
+
+    async with scripted(cut_up) as endpoint:
+        caller = Caller(endpoint)
+        for _ in range(1, len(whole), 7):
+            got = await caller.ask()
+            assert (got.outcome, got.arrival_tokens) == ("ok", [1, 1])
+
+
+async def test_connection_is_kept_and_reopened_only_when_it_broke(scripted):
+    connections = set()
+    count = 0
+
+    async def every_third_closes(writer, head, body):
+        nonlocal count
+        count += 1
+        connections.add(writer)
+        await write(writer, CHUNKED, *map(chunk, ANSWER), LAST)
+        if count % 3 == 0:
+            writer.close()
+
+    async with scripted(every_third_closes) as endpoint:
+        caller = Caller(endpoint)
+        for _ in range(9):
+            assert (await caller.ask()).outcome == "ok"
+            await asyncio.sleep(0.01)
+    assert len(connections) == 3
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"],
+)
+async def test_body_that_ends_with_the_connection(scripted, head):
+    async def until_eof(writer, _, body):
+        await write(writer, head, *ANSWER)
+        writer.close()
+
+    async with scripted(until_eof) as endpoint:
+        caller = Caller(endpoint)
+        assert (await caller.ask()).outcome == "ok"
+        assert (await caller.ask()).outcome == "ok"
+
+
+async def test_content_length_answer(scripted):
+    body = b"".join(ANSWER)
+
+    async def sized(writer, head, _):
+        await write(
+            writer, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body), body[:20], body[20:]
+        )
+
+    async with scripted(sized) as endpoint:
+        assert (await Caller(endpoint).ask()).outcome == "ok"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "close", "outcome"),
+    [
+        ([CHUNKED, chunk(ANSWER[0])], True, "reset"),
+        ([], True, "reset"),
+        ([CHUNKED, chunk(ANSWER[0])], False, "gap_timeout"),
+        ([CHUNKED], False, "first_token_timeout"),
+        ([], False, "first_token_timeout"),
+        ([CHUNKED, chunk(b": ping\n\n")], False, "first_token_timeout"),
+        ([b"SSH-2.0-OpenSSH\r\n\r\n"], False, "malformed"),
+        ([CHUNKED, b"xyz\r\n"], False, "malformed"),
+        ([b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy"], False, "http_error"),
+        ([CHUNKED, LAST], False, "empty"),
+    ],
+)
+async def test_trouble_ends_in_time_with_its_name(scripted, pieces, close, outcome):
+    async def bad(writer, head, body):
+        await write(writer, *pieces)
+        if close:
+            writer.close()
+
+    async with scripted(bad) as endpoint:
+        caller = Caller(endpoint, first_token_s=0.2, gap_s=0.2, total_s=2)
+        got = await caller.ask()
+        assert got.outcome == outcome
+        assert got.error
+        assert got.done_ns - got.due_ns < 1e9
+        caller.connection.close()
+
+
+async def test_total_timeout_ends_a_stream_that_never_does(scripted):
+    async def endless(writer, head, body):
+        await write(writer, CHUNKED)
+        for _ in range(100):
+            await write(writer, chunk(event(1)), pause=0.02)
+
+    async with scripted(endless) as endpoint:
+        got = await Caller(endpoint, total_s=0.3).ask()
+    assert got.outcome == "total_timeout"
+    assert 0.3e9 <= got.done_ns - got.sent_ns < 0.6e9
+    assert got.output_tokens > 3
+
+
+async def test_nobody_listens():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = Endpoint(base_url=f"http://127.0.0.1:{closed.getsockname()[1]}/v1", model="m")
+        got = await Caller(endpoint).ask()
+    assert got.outcome == "connect_error"
+    assert "127.0.0.1" in got.error
+    assert got.sent_ns is None
+
+
+async def test_connecting_takes_finite_time():
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        endpoint = Endpoint(base_url=f"http://127.0.0.1:{full.getsockname()[1]}/v1", model="m")
+        got = await Caller(endpoint, connect_s=0.2).ask()
+        for filler in fillers:
+            filler.close()
+    assert got.outcome == "connect_timeout"
+
+
+async def test_unasked_bytes_cost_the_connection_and_no_answer(scripted):
+    async def chatty(writer, head, body):
+        await write(writer, CHUNKED, *map(chunk, ANSWER), LAST)
+        await asyncio.sleep(0.02)
+        await write(writer, b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+
+    async with scripted(chatty) as endpoint:
+        caller = Caller(endpoint)
+        assert (await caller.ask()).outcome == "ok"
+        await asyncio.sleep(0.1)
+        assert not caller.connection.is_open
+        assert (await caller.ask()).outcome == "ok"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://host:8000/v1", ("host", 8000, False, "/v1/completions", "host:8000")),
+        ("https://api.example.com/v1/", ("api.example.com", 443, True, "/v1/completions", "api.example.com")),
+        ("http://[::1]:80/v1", ("::1", 80, False, "/v1/completions", "[::1]:80")),
+    ],
+)
+def test_target(url, expected):
+    target = target_of(Endpoint(base_url=url, model="m"))
+    assert (target.host, target.port, target.tls, target.path, target.host_header) == expected
+
+
+@pytest.mark.parametrize("url", ["host:8000", "ftp://host/v1", "http:///v1", "http://host:99999/v1", ""])
+def test_no_url(url):
+    with pytest.raises(InputError, match="http://HOST:PORT/v1"):
+        target_of(Endpoint(base_url=url, model="m"))
+
+
+def test_chat_path():
+    assert (
+        target_of(Endpoint(base_url="http://h/v1", model="m", protocol="chat")).path == "/v1/chat/completions"
+    )
+
+
+async def test_tls(tmp_path, monkeypatch):
+    """A server with a certificate we trust is spoken to; one we do not trust is a connect_error."""
+    import ssl
+    import subprocess
+
+    from profiler.load import client
+
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", key, "-out", cert, "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(cert, key)
+
+    async def answer(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        await write(writer, CHUNKED, *map(chunk, ANSWER), LAST)
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
+    port = server.sockets[0].getsockname()[1]
+    endpoint = Endpoint(base_url=f"https://127.0.0.1:{port}/v1", model="m")
+    try:
+        distrusted = await Caller(endpoint).ask()
+        trusting = ssl.create_default_context(cafile=str(cert))
+        monkeypatch.setattr(client, "tls_context", lambda: trusting)
+        trusted = await Caller(endpoint).ask()
+    finally:
+        server.close()
+    assert distrusted.outcome == "connect_error"
+    assert "certificate" in distrusted.error
+    assert trusted.outcome == "ok"

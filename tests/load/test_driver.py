@@ -1,0 +1,197 @@
+"""The driver in this process against the simulated engine in another."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+
+import pytest
+
+from profiler.load.decode import decode
+from profiler.load.driver import Driver
+from profiler.schema import Timeouts
+
+QUICK = Timeouts(connect_s=1, first_token_s=0.4, gap_s=0.4, total_s=5)
+
+
+async def hold(job, reports=None, act=None):
+    driver = Driver(job, (reports if reports is not None else []).append)
+    if act is not None:
+        asyncio.get_running_loop().call_later(*act(driver))
+    async with asyncio.timeout(20):
+        held = await driver.hold()
+    records = [decode(exchange, job.endpoint, job.window) for exchange in held.exchanges]
+    return held, records
+
+
+def inside(held, records):
+    return [r for r in records if held.steady_start_ns <= r.due_ns < held.steady_end_ns]
+
+
+async def test_closed_loop_keeps_exactly_its_slots_busy(simulated, job):
+    endpoint = simulated(ttft_s=0.05, itl_s=0.01)
+    held, records = await hold(job(endpoint, concurrency=4, window_s=1.0))
+    assert held.trouble is None
+    assert held.steady_end_ns - held.steady_start_ns >= 1e9
+    assert Counter(r.outcome for r in records) == {"ok": len(records) - 4, "cancelled": 4}
+    edges = sorted((t, step) for r in records for t, step in ((r.sent_ns, 1), (r.done_ns, -1)) if t)
+    levels = itertools.accumulate(step for _, step in edges)
+    busy = [
+        n for (t, _), n in zip(edges, levels, strict=True) if held.steady_start_ns < t < held.steady_end_ns
+    ]
+    assert set(busy) <= {3, 4}
+
+
+async def test_indices_are_never_used_twice_and_lengths_are_the_plans(simulated, job):
+    _, records = await hold(job(simulated(ttft_s=0.01, itl_s=0.002), concurrency=3, n_in=5, n_out=7))
+    indices = [r.index for r in records]
+    assert len(set(indices)) == len(indices)
+    finished = [r for r in records if r.outcome == "ok"]
+    assert {(r.input_tokens, r.reported_input_tokens, r.output_tokens) for r in finished} == {(5, 5, 7)}
+
+
+async def test_due_is_when_the_slot_became_free(simulated, job):
+    _, records = await hold(job(simulated(ttft_s=0.02, itl_s=0.005), concurrency=1))
+    records.sort(key=lambda r: r.due_ns)
+    for before, after in itertools.pairwise(records):
+        assert after.due_ns == before.done_ns
+        assert 0 <= after.sent_ns - after.due_ns < 50e6
+
+
+async def test_load_is_held_until_every_measured_request_is_done(simulated, job):
+    """Requests of 0.8 s, a window of 0.3 s: measured ones end long after it, none is cut, none drains."""
+    endpoint = simulated(ttft_s=0.1, itl_s=0.1)
+    held, records = await hold(job(endpoint, concurrency=4, window_s=0.3, min_requests=0))
+    measured = inside(held, records)
+    assert measured
+    assert {r.outcome for r in measured} == {"ok"}
+    last_done = max(r.done_ns for r in measured)
+    assert last_done > held.steady_end_ns + 0.3e9
+    extras = [r for r in records if r.due_ns >= held.steady_end_ns]
+    assert extras
+    for probe_ns in range(held.steady_end_ns, last_done - 20_000_000, 50_000_000):
+        running = sum(r.sent_ns is not None and r.sent_ns <= probe_ns < r.done_ns for r in records)
+        assert running >= 3
+
+
+async def test_start_is_spread_over_a_requests_length(simulated, job):
+    held, records = await hold(job(simulated(ttft_s=0.2, itl_s=0.02), concurrency=4, n_out=16, warmup_s=0.0))
+    firsts = sorted(r.sent_ns for r in records)[:4]
+    gaps = [(b - a) / 1e9 for a, b in itertools.pairwise(firsts)]
+    assert gaps[0] > 0.5
+    assert gaps[1:] == pytest.approx([0.5 / 3, 0.5 / 3], rel=0.35)
+    assert held.steady_start_ns >= firsts[-1] + 0.2e9
+
+
+async def test_window_waits_for_min_requests_and_stops_at_its_maximum(simulated, job):
+    endpoint = simulated(ttft_s=0.1, itl_s=0.01)
+    held, records = await hold(job(endpoint, concurrency=1, window_s=0.1, min_requests=5))
+    done = [
+        r for r in records if r.outcome == "ok" and held.steady_start_ns <= r.done_ns <= held.steady_end_ns
+    ]
+    assert len(done) == 5
+    held, _ = await hold(job(endpoint, concurrency=1, window_s=0.1, min_requests=10_000, max_window_s=0.6))
+    assert 0.6e9 <= held.steady_end_ns - held.steady_start_ns < 0.8e9
+    assert held.trouble is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ({"kind": "reset"}, "reset"),
+        ({"kind": "reset", "after_frac": 0.0}, "reset"),
+        ({"kind": "hang"}, "gap_timeout"),
+        ({"kind": "hang", "after_frac": 0.0}, "first_token_timeout"),
+        ({"kind": "http_500"}, "http_error"),
+        ({"kind": "http_429"}, "http_error"),
+        ({"kind": "error_event"}, "stream_error"),
+        ({"kind": "empty"}, "empty"),
+        ({"kind": "malformed"}, "malformed"),
+        ({"kind": "no_done"}, "no_end"),
+    ],
+)
+async def test_faults_are_named_and_the_rest_is_ok(simulated, job, fault, outcome):
+    endpoint = simulated(ttft_s=0.02, itl_s=0.005, faults=[fault | {"every": 5}])
+    held, records = await hold(job(endpoint, concurrency=3, window_s=1.0, timeouts=QUICK))
+    assert held.trouble is None
+    outcomes = Counter(r.outcome for r in records)
+    assert set(outcomes) == {"ok", outcome, "cancelled"}
+    assert outcomes["ok"] > outcomes[outcome] >= 2
+    assert all(r.error for r in records if r.outcome == outcome)
+
+
+async def test_dead_engine_ends_the_window_soon(simulated, job):
+    endpoint = simulated(ttft_s=0.02, itl_s=0.005, faults=[{"kind": "exit", "every": 20}])
+    started = time.perf_counter()
+    held, records = await hold(job(endpoint, concurrency=4, window_s=30.0, max_window_s=60.0))
+    assert time.perf_counter() - started < 8
+    assert "requests failed one after another" in held.trouble
+    assert held.steady_end_ns is None
+    outcomes = Counter(r.outcome for r in records)
+    assert outcomes["ok"] >= 10
+    assert outcomes["reset"] + outcomes["connect_error"] >= 8
+    assert outcomes["connect_error"] < 40
+
+
+async def test_engine_that_only_fails_is_trouble_not_a_window(simulated, job):
+    endpoint = simulated(faults=[{"kind": "http_500"}])
+    held, records = await hold(job(endpoint, concurrency=2, window_s=30.0))
+    assert "HTTP 500" in held.trouble
+    assert held.steady_start_ns is None
+    assert {r.outcome for r in records} <= {"http_error", "cancelled"}
+
+
+async def test_slots_that_never_speak_are_said_to_be(simulated, job):
+    endpoint = simulated(ttft_s=0.05, itl_s=0.01, max_running=1)
+    slow = job(endpoint, concurrency=2, n_out=10_000, max_window_s=0.5, timeouts=Timeouts())
+    held, _ = await hold(slow)
+    assert held.trouble == "never steady: 1 of 2 slots had no first token"
+
+
+async def test_cancel_keeps_what_was_seen(simulated, job):
+    endpoint = simulated(ttft_s=0.02, itl_s=0.005)
+    started = time.perf_counter()
+    held, records = await hold(
+        job(endpoint, concurrency=2, window_s=30.0, max_window_s=60.0),
+        act=lambda driver: (1.0, driver.cancel),
+    )
+    assert time.perf_counter() - started < 3
+    assert held.trouble == "cancelled"
+    assert held.steady_start_ns is not None
+    assert held.steady_end_ns is None
+    assert Counter(r.outcome for r in records)["ok"] > 10
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_batch_is_due_at_once_and_runs_to_its_end(simulated, job):
+    endpoint = simulated(ttft_s=0.05, itl_s=0.01, max_running=16)
+    held, records = await hold(job(endpoint, mode="batch", concurrency=40))
+    assert held.trouble is None
+    assert [r.outcome for r in records] == ["ok"] * 40
+    assert {r.index for r in records} == set(range(40))
+    assert len({r.due_ns for r in records}) == 1
+    assert max(r.sent_ns - r.due_ns for r in records) < 0.2e9
+
+
+async def test_batch_on_a_failing_engine_says_so(simulated, job):
+    held, _ = await hold(job(simulated(faults=[{"kind": "http_500"}]), mode="batch", concurrency=8))
+    assert "HTTP 500" in held.trouble
+
+
+async def test_progress_tells_the_story(simulated, job):
+    reports = []
+    await hold(job(simulated(ttft_s=0.02, itl_s=0.02), concurrency=2, window_s=1.0), reports)
+    assert [k for k, _ in itertools.groupby(r.phase for r in reports)] in (
+        ["warm-up", "measuring"],
+        ["warm-up", "measuring", "finishing"],
+    )
+    elapsed = [r.elapsed_s for r in reports]
+    assert elapsed == sorted(elapsed)
+    assert all(r.expected_s >= r.elapsed_s for r in reports)
+    assert all(r.failed == 0 for r in reports)
+    assert reports[-1].in_flight == 2
+    pieces_per_s = 2 * (8 + 2) / (0.02 + 7 * 0.02)  # two slots, eight tokens, usage and end mark
+    mean = sum(r.chunks_per_s for r in reports[1:]) / len(reports[1:])
+    assert mean == pytest.approx(pieces_per_s, rel=0.25)

@@ -1,0 +1,53 @@
+import pyarrow.parquet as pq
+
+from profiler.load.records import ROWS_AT_ONCE, read_records, write_records
+from profiler.schema import RequestRecord
+
+
+def record(index):
+    failed = index % 2
+    return RequestRecord(
+        window=1,
+        index=index,
+        due_ns=2**62 + index,
+        sent_ns=None if failed else 5,
+        first_ns=None if failed else 6,
+        last_ns=None if failed else 8,
+        done_ns=9,
+        planned_input_tokens=4,
+        planned_output_tokens=2,
+        input_tokens=None if failed else 4,
+        output_tokens=0 if failed else 2,
+        reported_input_tokens=None,
+        reported_output_tokens=2,
+        arrivals_ns=[] if failed else [6, 8],
+        arrival_tokens=[] if failed else [1, 1],
+        outcome="reset" if failed else "ok",
+        error="gone" if failed else None,
+        status=None if failed else 200,
+    )
+
+
+def test_round_trip_over_several_batches(tmp_path):
+    records = [record(i) for i in range(2 * ROWS_AT_ONCE + 3)]
+    path = tmp_path / "r.parquet"
+    assert write_records(path, iter(records)) == len(records)
+    assert read_records(path) == records
+    assert [f.name for f in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_columns_are_the_fields_and_none_is_null(tmp_path):
+    path = tmp_path / "r.parquet"
+    write_records(path, [record(1)])
+    table = pq.read_table(path)
+    assert tuple(table.schema.names) == RequestRecord.__struct_fields__
+    assert str(table.schema.field("arrivals_ns").type) == "list<element: int64>"
+    assert str(table.schema.field("arrival_tokens").type) == "list<element: int32>"
+    assert table["sent_ns"].null_count == 1
+    assert table["output_tokens"].to_pylist() == [0]
+
+
+def test_no_records_is_an_empty_table(tmp_path):
+    path = tmp_path / "r.parquet"
+    assert write_records(path, []) == 0
+    assert read_records(path) == []

@@ -1,0 +1,209 @@
+"""The load process as the profiler uses it, against the simulated engine's known law."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from profiler.engines.simulated import law, parse
+from profiler.errors import EngineError, LoadError
+from profiler.load.records import read_records
+from profiler.load.worker import LoadWorker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ignore(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with LoadWorker() as started:
+        yield started
+
+
+def measured(window, records):
+    """TTFT, chunk gap (means, s) and output tokens per s over the steady window."""
+    start, end = window.steady_start_ns, window.steady_end_ns
+    own = [r for r in records if start <= r.due_ns < end]
+    assert {r.outcome for r in own} == {"ok"}
+    ttft_s = np.mean([r.first_ns - r.due_ns for r in own]) / 1e9
+    gap_s = np.concatenate([np.diff(r.arrivals_ns) for r in own]).mean() / 1e9
+    tokens = sum(
+        k for r in records for t, k in zip(r.arrivals_ns, r.arrival_tokens, strict=True) if start <= t < end
+    )
+    return np.array([ttft_s, gap_s, tokens / ((end - start) / 1e9)])
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize(
+    ("concurrency", "args"),
+    [
+        (1, {"ttft_s": 0.2, "itl_s": 0.025}),
+        (16, {"ttft_s": 0.2, "itl_s": 0.02, "jitter_frac": 0.2}),
+        (64, {"ttft_s": 0.2, "itl_s": 0.025, "jitter_frac": 0.2}),
+        (16, {"ttft_s": 0.1, "itl_s": 0.02, "batch_slope": 0.02, "max_running": 8, "tokens_per_chunk": 4}),
+    ],
+)
+def test_times_and_rates_within_two_percent_of_the_law(worker, simulated, job, concurrency, args):
+    """A disturbed machine only ever adds time: the best of three tries is the tool's own error."""
+    truth = law(parse(args), concurrency=concurrency, input_tokens=8, output_tokens=40)
+    expected = np.array([truth.ttft_s, truth.chunk_gap_s, truth.output_tokens_per_s])
+    endpoint = simulated(**args)
+    for attempt in range(3):
+        plan = job(endpoint, concurrency=concurrency, n_out=40, window=attempt, window_s=4.0, warmup_s=0.5)
+        window = worker.run(plan, ignore, ignore)
+        off = np.abs(measured(window, read_records(plan.records_path)) / expected - 1)
+        if off.max() < 0.02:
+            return
+    pytest.fail(f"relative errors of TTFT, gap, tokens/s: {off}")
+
+
+def test_window_and_audit(worker, simulated, job):
+    reports = []
+    plan = job(simulated(ttft_s=0.02, itl_s=0.01), concurrency=4, window_s=1.0)
+    window = worker.run(plan, reports.append, ignore)
+    records = read_records(plan.records_path)
+    assert window.point == plan.point
+    assert window.trouble is None
+    assert window.opened_ns < window.steady_start_ns < window.steady_end_ns < window.closed_ns
+    assert window.closed_ns < time.perf_counter_ns()
+    start, end = window.steady_start_ns, window.steady_end_ns
+    assert window.audit.chunks == sum(start <= t <= end for r in records for t in r.arrivals_ns)
+    assert 0 < window.audit.cpu_frac < 0.9
+    assert 0 <= window.audit.loop_lag_p99_s < 0.2
+    assert 0 < window.audit.send_lag_p99_s < 0.2
+    assert {r.phase for r in reports} >= {"warm-up", "measuring"}
+
+
+def test_one_worker_holds_window_after_window_with_fresh_prompts(worker, simulated, job):
+    endpoint = simulated(ttft_s=0.01, itl_s=0.002)
+    for number in range(3):
+        plan = job(endpoint, window=number, window_s=0.2)
+        window = worker.run(plan, ignore, ignore)
+        assert window.index == number
+        assert {r.window for r in read_records(plan.records_path)} == {number}
+
+
+def test_batch_window_is_first_sent_to_last_arrival(worker, simulated, job):
+    plan = job(simulated(ttft_s=0.05, itl_s=0.01), mode="batch", concurrency=20)
+    window = worker.run(plan, ignore, ignore)
+    records = read_records(plan.records_path)
+    assert len(records) == 20
+    assert window.steady_start_ns == min(r.sent_ns for r in records)
+    assert window.steady_end_ns == max(r.last_ns for r in records)
+    assert window.audit.chunks == 20 * 8
+
+
+@pytest.mark.parametrize("raised", [EngineError("it died"), KeyboardInterrupt()])
+def test_what_check_raises_ends_the_window_and_keeps_its_records(worker, simulated, job, raised):
+    plan = job(simulated(ttft_s=0.02, itl_s=0.005), window_s=30.0, max_window_s=60.0)
+    started = time.monotonic()
+
+    def check():
+        if time.monotonic() - started > 1.0:
+            raise raised
+
+    with pytest.raises(type(raised)) as caught:
+        worker.run(plan, ignore, check)
+    assert caught.value is raised
+    assert time.monotonic() - started < 5
+    outcomes = Counter(r.outcome for r in read_records(plan.records_path))
+    assert outcomes["ok"] > 5
+    assert outcomes["cancelled"] == 2
+    again = job(simulated(ttft_s=0.01, itl_s=0.002), window=1, window_s=0.2)
+    assert worker.run(again, ignore, ignore).index == 1
+
+
+def test_progress_callback_that_raises_is_treated_alike(worker, simulated, job):
+    def broken_pipe(_):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        worker.run(job(simulated(), window_s=30.0), broken_pipe, ignore)
+
+
+def test_check_is_called_about_four_times_a_second(worker, simulated, job):
+    calls = []
+    worker.run(job(simulated(ttft_s=0.01, itl_s=0.01), window_s=2.0), ignore, lambda: calls.append(1))
+    assert 5 <= len(calls) <= 16
+
+
+def test_unwritable_records_are_a_load_error_and_the_worker_lives_on(worker, simulated, job, tmp_path):
+    import msgspec
+
+    plan = job(simulated(ttft_s=0.01, itl_s=0.002), window_s=0.2)
+    with pytest.raises(LoadError, match="missing"):
+        worker.run(
+            msgspec.structs.replace(plan, records_path=str(tmp_path / "missing" / "r")), ignore, ignore
+        )
+    assert worker.run(plan, ignore, ignore).trouble is None
+
+
+def test_killed_load_process_is_a_load_error_with_its_last_words(simulated, job):
+    with LoadWorker() as worker:
+        child = worker._running()
+        with pytest.raises(LoadError, match="load process died"):
+            worker.run(job(simulated(), window_s=30.0), ignore, child.kill)
+
+
+def test_outside_a_with_statement_it_says_so(job):
+    from profiler.schema import Endpoint
+
+    with pytest.raises(LoadError, match="with statement"):
+        LoadWorker().run(job(Endpoint(base_url="http://h/v1", model="m")), ignore, ignore)
+
+
+def test_child_is_its_own_session_and_never_shows_the_key(simulated, job):
+    import msgspec
+
+    with LoadWorker() as worker:
+        child = psutil.Process(worker._running().pid)
+        assert os.getsid(child.pid) == child.pid
+        endpoint = msgspec.structs.replace(simulated(), api_key="very-secret")
+        seen = []
+
+        def look():
+            seen.append(f"{child.cmdline()} {child.environ()}")
+
+        worker.run(job(endpoint, n_out=2, window_s=0.6), ignore, look)
+        assert seen
+        assert "very-secret" not in "".join(seen)
+    assert not child.is_running()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_no_orphan_when_the_profiler_is_killed(simulated, job, tmp_path, busy):
+    """SIGKILL leaves the profiler no chance to clean up; the child ends by itself."""
+    import msgspec
+
+    plan = tmp_path / "job.json"
+    plan.write_bytes(msgspec.json.encode(job(simulated(), window_s=30.0, max_window_s=60.0)))
+    code = (
+        "import msgspec, pathlib, time\n"
+        "from profiler.load.worker import LoadWorker\n"
+        "from profiler.load.job import LoadJob\n"
+        f"job = msgspec.json.decode(pathlib.Path({str(plan)!r}).read_bytes(), type=LoadJob)\n"
+        "with LoadWorker() as worker:\n"
+        "    print(worker._running().pid, flush=True)\n"
+        f"    {'worker.run(job, lambda _: None, lambda: None)' if busy else 'time.sleep(60)'}\n"
+    )
+    profiler = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = psutil.Process(int(profiler.stdout.readline()))
+    time.sleep(1.0)
+    assert child.is_running()
+    profiler.send_signal(signal.SIGKILL)
+    profiler.wait()
+    profiler.stdout.close()
+    psutil.wait_procs([child], timeout=5)
+    assert not child.is_running()

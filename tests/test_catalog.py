@@ -1,0 +1,161 @@
+"""The shipped data: complete, sourced, and recognised from what a driver reports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from profiler import catalog
+from profiler.schema import Gpu
+
+MIB = 1 << 20
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def spec(name: str) -> catalog.GpuSpec:
+    return next(gpu for gpu in catalog.gpus() if gpu.gpu == name)
+
+
+def test_all_published_models_are_there():
+    models = catalog.models()
+    assert len(models) == 64
+    assert {
+        "Qwen/Qwen2.5-72B",
+        "deepseek-ai/DeepSeek-V3",
+        "openai/gpt-oss-120b",
+        "google/gemma-2-27b",
+    } < models.keys()
+    assert sum(entry.kind == "moe" for entry in models.values()) == 29
+
+
+@pytest.mark.parametrize("entry", catalog.models().values(), ids=lambda entry: entry.id)
+def test_every_model_is_whole_and_sourced(entry):
+    assert entry.source
+    assert entry.published_source
+    assert entry.license
+    assert entry.config["model_type"]
+    assert entry.computed_active_params <= entry.computed_text_params <= entry.computed_total_params
+    assert (entry.computed_routed_expert_params > 0) == (entry.kind == "moe")
+    if entry.published_total_params_b is not None:
+        assert entry.computed_total_params == pytest.approx(entry.published_total_params_b * 1e9, rel=0.07)
+
+
+def test_tiny_models_are_configs():
+    assert {"tiny-moe", "tiny-dense", "tiny-dense-active"} == catalog.tiny_models().keys()
+    assert all(config["model_type"].startswith("qwen3") for config in catalog.tiny_models().values())
+
+
+def test_specifications_are_sourced_and_unknown_is_not_zero():
+    assert len(catalog.gpus()) == 37
+    for gpu in catalog.gpus():
+        assert gpu.source
+        assert gpu.mem_gb > 0
+        assert 0 not in (gpu.mem_bw_gbs, gpu.dense_bf16_tflops, gpu.fp8_tflops, gpu.tdp_w)
+    assert spec("H100 SXM5 80GB").mem_bw_gbs == 3350
+    assert spec("A100 SXM4 80GB").fp8_tflops is None
+    assert spec("L40S 48GB").nvlink_gbs == 0, "it has none: a fact, not a gap"
+
+
+@pytest.mark.parametrize(
+    ("driver_name", "mib", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", 81559, "H100 SXM5 80GB"),
+        ("NVIDIA H100 PCIe", 81559, "H100 PCIe 80GB"),
+        ("NVIDIA H100 NVL", 95830, "H100 NVL 94GB"),
+        ("NVIDIA H200", 143771, "H200 SXM 141GB"),
+        ("NVIDIA A100-SXM4-80GB", 81920, "A100 SXM4 80GB"),
+        ("NVIDIA A100-SXM4-40GB", 40960, "A100 SXM4 40GB"),
+        ("NVIDIA A100 80GB PCIe", 81920, "A100 PCIe 80GB"),
+        ("NVIDIA A100-PCIE-40GB", 40960, "A100 PCIe 40GB"),
+        ("NVIDIA GeForce RTX 4090", 24564, "RTX 4090 24GB"),
+        ("NVIDIA GeForce RTX 4090 D", 24564, "RTX 4090 D 24GB"),
+        ("NVIDIA GeForce RTX 3090 Ti", 24564, "RTX 3090 Ti 24GB"),
+        ("NVIDIA L40S", 46068, "L40S 48GB"),
+        ("NVIDIA L4", 23034, "L4 24GB"),
+        ("NVIDIA RTX A6000", 49140, "RTX A6000 48GB"),
+        ("NVIDIA RTX 6000 Ada Generation", 49140, "RTX 6000 Ada 48GB"),
+        ("Tesla T4", 15360, "T4 16GB"),
+        ("NVIDIA B200", 183359, "B200 SXM 180GB"),
+        ("NVIDIA H20", 97871, "H20 96GB"),
+        # Not the same product, though the name begins alike: no match is better than a wrong one.
+        ("NVIDIA H200 NVL", 143771, None),
+        ("NVIDIA A10G", 23028, None),
+        ("NVIDIA GH200 480GB", 97871, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 16376, None),
+        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40448, None),
+        ("NVIDIA H20", 143771, None),
+        ("", None, None),
+    ],
+)
+def test_gpus_are_recognised_by_their_driver_name(driver_name, mib, expected):
+    found = catalog.match_gpu(driver_name, mib * MIB if mib else None)
+    assert (found.gpu if found else None) == expected
+
+
+def test_default_price_is_the_median_of_current_offers():
+    """L40S: Nebius 1.55, RunPod community 0.79 and secure 1.09 of 2026-09; those of 2025-08 are too old."""
+    price = catalog.default_price(spec("L40S 48GB"))
+    assert price is not None
+    assert (price.usd_per_hour, price.low_usd_per_hour, price.high_usd_per_hour) == (1.09, 0.79, 1.55)
+    assert price.per == "gpu"
+    assert price.date == "2026-09-25"
+    assert "3 on-demand offers" in price.source
+    assert "Nebius" in price.source
+
+
+def test_a_vendor_counts_once_with_its_newest_offer():
+    found = catalog.offers(spec("H100 SXM5 80GB"))
+    vendors = [offer.vendor for offer in found]
+    assert len(vendors) == len(set(vendors))
+    assert next(offer for offer in found if offer.vendor == "RunPod secure").date == "2026-11-09"
+    assert not [offer for offer in found if "before June-2025 cut" in offer.vendor]
+    assert {offer.kind for offer in found} == {"on_demand"}
+
+
+def test_offers_that_leave_the_variant_open_count_only_alone():
+    assert all(offer.gpu == "H100 SXM" for offer in catalog.offers(spec("H100 SXM5 80GB")))
+    assert {offer.gpu for offer in catalog.offers(spec("A100 PCIe 40GB"))} == {"A100 40GB"}
+
+
+def test_price_of_a_gpu_as_the_driver_reports_it():
+    here = Gpu(uuid="x", name="NVIDIA H200", memory_bytes=143771 * MIB)
+    assert catalog.default_price(here) == catalog.default_price(spec("H200 SXM 141GB"))
+    assert catalog.default_price(Gpu(uuid="x", name="NVIDIA A10G", memory_bytes=23028 * MIB)) is None
+
+
+def test_no_offer_is_no_price():
+    assert catalog.default_price(spec("H20 96GB")) is None
+
+
+def test_prices_are_dated_and_sourced():
+    assert len(catalog.gpu_prices()) == 160
+    assert all(offer.source and offer.date and offer.usd_per_gpu_hour > 0 for offer in catalog.gpu_prices())
+
+
+def test_every_offer_belongs_to_a_gpu_we_know():
+    named = {n for gpu in catalog.gpus() for group in gpu.price_names.split("|") for n in group.split(" + ")}
+    assert {offer.gpu for offer in catalog.gpu_prices()} - named == {"A40"}, "no specification was found"
+
+
+def test_the_catalog_can_be_rebuilt(tmp_path):
+    """``tools/build_catalog.py`` writes the same bytes from facts in the shape they were collected in."""
+    before = {
+        path.name: path.read_bytes() for path in catalog.FOLDER.iterdir() if path.suffix in (".csv", ".json")
+    }
+    specs = list(csv.DictReader(before["gpus.csv"].decode().splitlines()))
+    plain = [key for key in specs[0] if key not in ("driver_name", "price_names")]
+    with (tmp_path / "specs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, plain, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(specs)
+    (tmp_path / "models.json").write_text(json.dumps(json.loads(before["models.json"])))
+    (tmp_path / "prices.csv").write_bytes(before["gpu_prices.csv"])
+    facts = [str(tmp_path / name) for name in ("models.json", "specs.csv", "prices.csv")]
+    subprocess.run([sys.executable, str(ROOT / "tools/build_catalog.py"), *facts], check=True)
+    after = {name: (catalog.FOLDER / name).read_bytes() for name in before}
+    assert after == before

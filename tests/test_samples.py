@@ -1,0 +1,62 @@
+"""The sample file: written in pieces, cut by crashes, read whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler.samples import COLUMNS, Sample, encode, read_samples, series, sources
+
+SAMPLES = [
+    Sample(10**15, "gpu:GPU-1", "power_w", 431.125),
+    Sample(10**15 + 1, "process:Qwen/Qwen3 0.6B", "rss_bytes", 2**53),
+    Sample(10**15 - 5, "gpu:GPU-1", "power_w", 0.1),
+]
+
+
+def rows(path: Path) -> list[tuple[object, ...]]:
+    return [tuple(row[name] for name in COLUMNS) for row in read_samples(path).to_pylist()]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    path.write_bytes(encode(SAMPLES))
+    table = read_samples(path)
+    assert table.column_names == ["t_ns", "source", "name", "value"]
+    assert [str(kind) for kind in table.schema.types] == ["int64", "string", "string", "double"]
+    assert rows(path) == [tuple(s) for s in SAMPLES]
+    assert sources(table, "gpu") == ["gpu:GPU-1"]
+    times, values = series(table, "gpu:GPU-1", "power_w")
+    assert (times.tolist(), values.tolist()) == ([10**15 - 5, 10**15], [0.1, 431.125])
+
+
+@pytest.mark.parametrize("cut", range(1, len(encode(SAMPLES))))
+def test_a_file_cut_anywhere_keeps_every_whole_line(tmp_path: Path, cut: int) -> None:
+    content = encode(SAMPLES)[:cut]
+    path = tmp_path / "samples"
+    path.write_bytes(content)
+    assert rows(path) == [tuple(s) for s in SAMPLES[: content.count(b"\n")]]
+
+
+def test_a_line_with_fields_missing_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    path.write_bytes(encode(SAMPLES[:1]) + b"123\tgpu\n" + encode(SAMPLES[1:]))
+    assert rows(path) == [tuple(s) for s in SAMPLES]
+
+
+@pytest.mark.parametrize("content", [b"", b"12\tgpu", None])
+def test_nothing_written_is_an_empty_table(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "samples"
+    if content is not None:
+        path.write_bytes(content)
+    assert rows(path) == []
+    assert read_samples(path).column_names == list(COLUMNS)
+
+
+@given(st.one_of(st.integers(0, 2**53), st.floats(allow_nan=False, allow_infinity=False)))
+def test_every_digit_survives(value: float) -> None:
+    text = encode([Sample(1, "s", "n", value)]).split(b"\t")[-1]
+    assert float(text) == value
