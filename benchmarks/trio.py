@@ -23,7 +23,7 @@ from profiler.schema import EngineSettings, Model
 
 TRIO = ("tiny-moe", "tiny-dense", "tiny-dense-active")
 CATALOG = Path(__file__).parent.parent / "profiler" / "catalog" / "tiny"
-VOCABULARY = 4096
+VOCABULARY = 2048
 
 
 def start(name: str, workdir: Path) -> tuple[subprocess.Popen[str], Path]:

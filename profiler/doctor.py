@@ -21,8 +21,9 @@ def findings() -> tuple[Host, tuple[ProbeStatus, ...]]:
 def text() -> str:
     machine, found = findings()
     gpus = ", ".join(gpu.name for gpu in machine.gpus) or "none"
+    memory_gib = machine.memory_bytes / 2**30
     lines = [
-        f"machine  {machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.1f} GiB, GPUs: {gpus}",
+        f"machine  {machine.cpu}, {machine.cores} cores, {memory_gib:.1f} GiB, GPUs: {gpus}",
         f"software {machine.os}, Python {machine.python}, "
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items())),
         "",

@@ -12,12 +12,15 @@ repeat, and every repeat is a fresh engine start, the unit of replication that r
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from msgspec.structs import replace as replace_struct
 
 from profiler import __version__, scenario, store
 from profiler.engines import open_engine
@@ -38,6 +41,8 @@ from profiler.schema import (
     Window,
 )
 from profiler.telemetry import Sampler
+
+SECRET = re.compile(r"(?i)(token|api_key|secret|password)$")
 
 
 @dataclass(frozen=True)
@@ -153,10 +158,10 @@ class Subject:
             utc=utc,
             unix_ns=time.time_ns(),
             clock_ns=time.perf_counter_ns(),
-            scenario=plan.scenario,
+            scenario=replace_struct(plan.scenario, engine=without_secrets(plan.scenario.engine)),
             scenario_hash=digest,
             model=self.model,
-            settings=self.settings,
+            settings=without_secrets(self.settings),
             exclusive=plan.exclusive,
             engine=EngineFacts(kind=self.settings.kind, version=None, device="none"),
             memory=Memory(),
@@ -224,11 +229,9 @@ class Subject:
         self._engine = self._stack = None
         if engine is None or stack is None:
             return
-        with stack:
-            try:
-                self.writer.update(memory=engine.memory())
-            except (ProfilerError, OSError):
-                pass  # a dead engine keeps the account it gave when it started
+        # A dead engine keeps the account it gave when it started.
+        with stack, suppress(ProfilerError, OSError):
+            self.writer.update(memory=engine.memory())
 
     def mark(self, error: BaseException) -> None:
         """Write into the folder how the run ended, keeping whatever was measured."""
@@ -239,6 +242,16 @@ class Subject:
             return
         status, reason = describe(error)
         self.writer.update(status=status, reason=reason)
+
+
+def without_secrets(settings: EngineSettings) -> EngineSettings:
+    """The settings as they may stand in a manifest: tokens and keys are left out, not masked, so that a
+    resumed run takes them from the environment again."""
+
+    def safe(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if not SECRET.search(name)}
+
+    return replace_struct(settings, env=safe(settings.env), args=safe(settings.args))
 
 
 def describe(error: BaseException) -> tuple[str, str]:

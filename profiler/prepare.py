@@ -13,7 +13,7 @@ from typing import get_args, get_type_hints
 import msgspec
 
 from profiler import catalog, cost, fit, host, models, scenario, store
-from profiler.engines import Kind, choose_kind, open_engine
+from profiler.engines import Kind, check_engine, choose_kind, open_engine
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
 from profiler.load.probe import probe_endpoint
@@ -93,10 +93,11 @@ def prepare(request: Request) -> Plan:
 def _settings(model: Model, what: Scenario, kind: Kind, machine: Host) -> EngineSettings:
     """The engine settings of one model: its kind resolved, and its size fitted to this machine."""
     settings = msgspec.structs.replace(what.engine, kind=kind)
-    if kind not in LAUNCHED:
-        return settings
-    memory = fit.available_memory_bytes()
-    return fit.check_fit(model, settings, what.workload, what.load, machine.gpus, memory)
+    if kind in LAUNCHED:
+        memory = fit.available_memory_bytes()
+        settings = fit.check_fit(model, settings, what.workload, what.load, machine.gpus, memory)
+    check_engine(settings, model)
+    return settings
 
 
 def _notes(

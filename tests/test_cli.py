@@ -116,9 +116,12 @@ def test_json_output_is_one_document(tmp_path):
 
 
 def test_no_secret_in_any_file(tmp_path):
-    profile("run", *SIM, *QUICK, cwd=tmp_path)
+    secret = ("--set", "engine.env.HF_TOKEN=hf_secret123", "--set", "load.concurrency=1")
+    process = profile("run", *SIM, *QUICK, *secret, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
     (folder,) = folders(tmp_path)
-    assert "api_key" not in (folder / "manifest.json").read_text()
+    for file in folder.rglob("*"):
+        assert b"hf_secret123" not in file.read_bytes(), file
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stream: Stream | None = None
         self.on_message_begin()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -230,7 +231,7 @@ class Connection(asyncio.Protocol):
             self.drop()
 
     def on_message_complete(self) -> None:
-        if self._task is not None and not self._task.done():
+        if self._stream is not None and not self._stream.ended:
             self.drop()  # pipelining: a client that does not wait for its answer
             return
         try:
@@ -289,8 +290,9 @@ class Connection(asyncio.Protocol):
         return request
 
     def _start(self, request: dict[str, Any], *, chat: bool) -> None:
-        stream = Stream(self, request, chat=chat)
-        self._task = asyncio.get_running_loop().create_task(self._complete(request, stream))
+        # The next request may come as soon as the last byte has left, before the last task has wound up.
+        self._stream = Stream(self, request, chat=chat)
+        self._task = asyncio.get_running_loop().create_task(self._complete(request, self._stream))
 
     async def _complete(self, request: dict[str, Any], stream: Stream) -> None:
         try:

@@ -51,7 +51,7 @@ class Batcher(App):
         ids, max_tokens = self._limits.checked(request)
         if self._in_flight >= MAX_IN_FLIGHT:
             raise HttpError(503, f"{MAX_IN_FLIGHT} requests are waiting already")
-        relay = Relay(stream, len(ids), self._limits.decoder(request))
+        relay = Relay(stream, len(ids), max_tokens, self._limits.decoder(request))
         name = next(self._names)
         self._in_flight += 1
         try:
@@ -78,10 +78,13 @@ class Batcher(App):
 class Relay:
     """Passes the library's partial outputs of one request on to its stream, as they come."""
 
-    def __init__(self, stream: Stream, prompt_tokens: int, decode: Callable[[list[int]], str] | None) -> None:
+    def __init__(
+        self, stream: Stream, prompt_tokens: int, max_tokens: int, decode: Callable[[list[int]], str] | None
+    ) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stream = stream
         self._prompt_tokens = prompt_tokens
+        self._max_tokens = max_tokens
         self._decode = decode
         self._sent = 0
 
@@ -100,7 +103,7 @@ class Relay:
         fresh = output.generated_tokens[self._sent :]
         self._sent += len(fresh)
         ended = output.is_finished()
-        reason = _reason(output) if ended else None
+        reason = ("length" if self._sent >= self._max_tokens else "stop") if ended else None
         self._stream.tokens(fresh, self._decode(fresh) if self._decode else "", reason)
         if ended:
             self._stream.finish(prompt_tokens=self._prompt_tokens, completion_tokens=self._sent)
@@ -164,10 +167,6 @@ class Limits:
 
 def _is_text(request: dict[str, Any]) -> bool:
     return "messages" in request or isinstance(request.get("prompt"), str)
-
-
-def _reason(output: Any) -> str:
-    return "length" if output.status.name == "FINISHED" else "error"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -196,28 +196,30 @@ def as_json(rows: Sequence[Row]) -> str:
 
 def footnotes(rows: Sequence[Row], hosts: Sequence[str]) -> list[str]:
     """What a reader must know beside the numbers."""
-    repeats = sorted({row["repeats"] for row in rows})
-    counted = "–".join(str(n) for n in {repeats[0], repeats[-1]}) if repeats else "0"
-    notes = [
-        f"± is half the 95 % interval over {counted} repeats; ★ best at that load; n/a was not measured."
-    ]
-    if repeats and repeats[-1] == 1:
-        notes[0] = (
-            "one repeat: ± is precision within that run only and says nothing of the next; n/a was not measured."
-        )
-    randomly = sorted({row["model"] for row in rows if row["weights"] == "random"})
-    if randomly:
-        notes.append(
-            f"random weights ({', '.join(randomly)}): memory and dense speed are true, "
-            "a MoE's routing is not a trained router's."
-        )
-    notes += sorted({f"{row['model']}: {row['status']} run" for row in rows if row["status"] != "complete"})
+    notes = [_interval_note(rows), *_status_notes(rows)]
     notes += [f"unlike hosts, do not rank across them: {line}" for line in hosts]
-    for row in rows:
-        note = f"{row['model']} @ {row['concurrency']}: {row['failures']}" if row["failures"] else None
-        if note:
-            notes.append(note)
     return notes + _shared_notes(rows)
+
+
+def _interval_note(rows: Sequence[Row]) -> str:
+    repeats = {row["repeats"] for row in rows}
+    if repeats == {1}:
+        return "one repeat: ± is precision within that run only; n/a: not measured; ★ best at that load"
+    counted = "–".join(str(n) for n in sorted({min(repeats), max(repeats)})) if repeats else "0"
+    return f"± half the 95 % interval over {counted} repeats; n/a: not measured; ★ best at that load"
+
+
+def _status_notes(rows: Sequence[Row]) -> Iterator[str]:
+    drawn = sorted({row["model"] for row in rows if row["weights"] == "random"})
+    if drawn:
+        yield (
+            f"random weights ({', '.join(drawn)}): memory and dense speed are true, "
+            "a MoE's routing is not a trained router's"
+        )
+    yield from sorted({f"{row['model']}: {row['status']} run" for row in rows if row["status"] != "complete"})
+    yield from (
+        f"{row['model']} at {row['concurrency']}: {row['failures']}" for row in rows if row["failures"]
+    )
 
 
 def _shared_notes(rows: Sequence[Row]) -> list[str]:

@@ -71,7 +71,7 @@ def test_times_and_rates_within_two_percent_of_the_law(worker, simulated, job, c
 
 def test_window_and_audit(worker, simulated, job):
     reports = []
-    plan = job(simulated(ttft_s=0.02, itl_s=0.01), concurrency=4, window_s=1.0)
+    plan = job(simulated(ttft_s=0.02, itl_s=0.01), concurrency=4, warmup_s=0.8, window_s=1.0)
     window = worker.run(plan, reports.append, ignore)
     records = read_records(plan.records_path)
     assert window.point == plan.point
