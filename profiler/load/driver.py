@@ -107,7 +107,7 @@ class Driver:
         await self._session.until(lambda: self._length_known(first))
         ramp_s = min(self._first_length_s(began_ns), self._job.measure.max_window_s / 4)
         ramp_ns = perf_counter_ns()
-        self._session.expected_s += ramp_s
+        self._session.warm_s = max(self._session.warm_s, (ramp_ns - began_ns) / 1e9 + ramp_s)
         for place, connection in enumerate(others, start=1):
             await self._session.until_ns(ramp_ns + round(place / len(others) * ramp_s * 1e9))
             self._session.spawn(self._slot(connection))
@@ -124,8 +124,8 @@ class Driver:
                 await asyncio.sleep(BACKOFF_S)
                 due_ns = perf_counter_ns()
 
-    def _next(self, output_tokens: int | None = None) -> Prepared:
-        return self._session.prepare(next(self._indices), output_tokens)
+    def _next(self, at_most: int | None = None) -> Prepared:
+        return self._session.prepare(next(self._indices), at_most)
 
     def _length_known(self, scout: Connection) -> bool:
         return scout.pieces > SCOUT_PIECES or bool(self._session.done + self._session.failed)
@@ -156,7 +156,7 @@ class Driver:
         assert self._start_ns is not None
         assert self._end_ns is not None
         start_ns, end_ns = self._start_ns, self._end_ns
-        return any(start_ns <= exchange.due_ns < end_ns for exchange in self._session.in_flight())
+        return any(start_ns <= exchange.due_ns < end_ns for exchange in self._session.in_flight)
 
     # ------------------------------------------------------------------------------ batch
 
@@ -182,7 +182,8 @@ class Driver:
         await session.wait_for(burst)
         if not session.done:
             raise Stopped(f"no warm-up request was answered; last: {session.last_error}")
-        session.exchanges.clear()
+        session.forget()
+        await session.open_all()  # a server may have closed connections that were idle during the burst
 
     async def _once(self, connection: Connection, prepared: Prepared, due_ns: int) -> None:
         await self._session.issue(connection, prepared, due_ns, lambda: None)

@@ -42,14 +42,16 @@ class Session:
     def __init__(self, job: LoadJob, report: Callable[[Progress], None]) -> None:
         self.job = job
         self.phase: Literal["warm-up", "measuring", "finishing"] = "warm-up"
-        self.expected_s = job.measure.warmup_s + job.measure.window_s
+        self.warm_s = job.measure.warmup_s
         self.exchanges: list[Exchange] = []
+        self.in_flight: set[Exchange] = set()
         self.done = 0
         self.failed = 0
         self.done_in_window = 0
         self.last_error: str | None = None
         self.cancelled = False
         self.opened_ns = perf_counter_ns()
+        self.start_ns: int | None = None
         self.pulse = Pulse(self._beat)
         self._report = report
         self._target = target_of(job.endpoint)
@@ -60,13 +62,14 @@ class Session:
         self._broken: BaseException | None = None
         self._beats = 0
         self._pieces_seen = 0
+        self._pieces_at_start = 0
         self._reported_ns = self.opened_ns
 
-    def prepare(self, index: int, output_tokens: int | None = None) -> Prepared:
-        """Build the ``index``-th request of the plan, with another answer length if one is given."""
+    def prepare(self, index: int, at_most: int | None = None) -> Prepared:
+        """Build the ``index``-th request of the plan, its answer cut to ``at_most`` tokens if given."""
         planned = self._plan.request(index)
-        if output_tokens is not None:
-            planned = PlannedRequest(index, planned.input_tokens, output_tokens)
+        if at_most is not None:
+            planned = PlannedRequest(index, planned.input_tokens, min(at_most, planned.output_tokens))
         return Prepared(planned, build(self.job.endpoint, self._target, self._plan, planned))
 
     async def open_all(self) -> None:
@@ -92,6 +95,7 @@ class Session:
         """Send one request and wait for its end; ``meanwhile`` is called once, right after it was sent."""
         exchange = Exchange(prepared.planned, due_ns)
         self.exchanges.append(exchange)
+        self.in_flight.add(exchange)
         trouble = None if connection.is_open else await connection.open()
         if trouble is None:
             ended = connection.send(exchange, prepared.payload)
@@ -101,16 +105,22 @@ class Session:
             exchange.failure, exchange.error = trouble
             exchange.end_ns = perf_counter_ns()
             made = meanwhile()
+        self.in_flight.discard(exchange)
         self._count(exchange)
         return exchange, made
+
+    def forget(self) -> None:
+        """What was sent so far was practice."""
+        self.exchanges.clear()
+        self.done = self.failed = 0
 
     def open_window(self) -> int:
         """The load is steady from now on; the time."""
         self.phase = "measuring"
         self.done_in_window = 0
-        now_ns = perf_counter_ns()
-        self.expected_s = (now_ns - self.opened_ns) / 1e9 + self.job.measure.window_s
-        return now_ns
+        self._pieces_at_start = self._pieces()
+        self.start_ns = perf_counter_ns()
+        return self.start_ns
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return at the first beat at which the condition holds; Stopped when the load is of no use."""
@@ -125,9 +135,6 @@ class Session:
     async def wait_for(self, tasks: list[asyncio.Task[None]]) -> None:
         """Return once all tasks are done; Stopped as in :meth:`until`."""
         await self.until(lambda: all(task.done() for task in tasks))
-
-    def in_flight(self) -> list[Exchange]:
-        return [c.exchange for c in self.connections if c.exchange is not None]
 
     async def let_go(self) -> None:
         """Stop issuing, cancel what still runs, close all connections, leave no task behind."""
@@ -175,15 +182,29 @@ class Session:
 
     def _progress(self, now_ns: int) -> Progress:
         elapsed_s = (now_ns - self.opened_ns) / 1e9
-        pieces = sum(connection.pieces for connection in self.connections)
+        pieces = self._pieces()
         fresh, self._pieces_seen = pieces - self._pieces_seen, pieces
         since_s, self._reported_ns = (now_ns - self._reported_ns) / 1e9, now_ns
         return Progress(
             phase=self.phase,
             elapsed_s=elapsed_s,
-            expected_s=max(elapsed_s, self.expected_s),
+            expected_s=max(elapsed_s, self._expected_s(now_ns)),
             chunks_per_s=fresh / since_s if since_s > 0 else None,
-            in_flight=len(self.in_flight()),
+            in_flight=len(self.in_flight),
             done=self.done,
             failed=self.failed,
         )
+
+    def _expected_s(self, now_ns: int) -> float:
+        """Length of the whole, from opening on; of a batch told from the share of its tokens that came."""
+        if self.start_ns is None:
+            return self.warm_s + self.job.measure.window_s
+        before_s = (self.start_ns - self.opened_ns) / 1e9
+        if self.job.point.mode == "closed":
+            return before_s + self.job.measure.window_s
+        wanted = sum(exchange.planned.output_tokens for exchange in self.exchanges)
+        came = self._pieces() - self._pieces_at_start
+        return before_s + (now_ns - self.start_ns) / 1e9 * wanted / max(1, min(came, wanted))
+
+    def _pieces(self) -> int:
+        return sum(connection.pieces for connection in self.connections)

@@ -272,8 +272,6 @@ async def test_tls(tmp_path, monkeypatch):
     import ssl
     import subprocess
 
-    from profiler.load import client
-
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
         [
@@ -297,7 +295,7 @@ async def test_tls(tmp_path, monkeypatch):
     try:
         distrusted = await Caller(endpoint).ask()
         trusting = ssl.create_default_context(cafile=str(cert))
-        monkeypatch.setattr(client, "tls_context", lambda: trusting)
+        monkeypatch.setattr("profiler.load.client.tls_context", lambda: trusting)
         trusted = await Caller(endpoint).ask()
     finally:
         server.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections import Counter
 
 import pytest
 
+from profiler.load.client import Connection
 from profiler.load.decode import decode
 from profiler.load.driver import Driver
 from profiler.schema import Timeouts
@@ -195,3 +197,41 @@ async def test_progress_tells_the_story(simulated, job):
     pieces_per_s = 2 * (8 + 2) / (0.02 + 7 * 0.02)  # two slots, eight tokens, usage and end mark
     mean = sum(r.chunks_per_s for r in reports[1:]) / len(reports[1:])
     assert mean == pytest.approx(pieces_per_s, rel=0.25)
+
+
+async def test_batch_warm_up_asks_for_no_more_than_the_plan_and_leaves_no_record(scripted, job):
+    asked = []
+
+    async def answer(writer, head, body):
+        asked.append(json.loads(body)["max_tokens"])
+        events = b'data: {"choices": [{"token_ids": [1], "finish_reason": "length"}]}\n\ndata: [DONE]\n\n'
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(events) + events)
+
+    async with scripted(answer) as endpoint:
+        _, records = await hold(job(endpoint, mode="batch", concurrency=6, n_out=1))
+    assert asked == [1] * 10
+    assert [r.outcome for r in records] == ["ok"] * 6
+
+
+async def test_request_whose_connection_is_being_reopened_is_waited_for(simulated, job, monkeypatch):
+    """The server drops the connection after each answer and reopening takes long: nothing measured is cut."""
+    endpoint = simulated(ttft_s=0.02, itl_s=0.01)
+    quick_open = Connection.open
+
+    async def slow_open(self):
+        await asyncio.sleep(0.3)
+        return await quick_open(self)
+
+    original_end = Connection._end
+
+    def end_and_close(self, stamp_ns):
+        original_end(self, stamp_ns)
+        self.close()
+
+    monkeypatch.setattr(Connection, "open", slow_open)
+    monkeypatch.setattr(Connection, "_end", end_and_close)
+    held, records = await hold(job(endpoint, concurrency=2, window_s=0.6))
+    measured = inside(held, records)
+    assert measured
+    assert {r.outcome for r in measured} == {"ok"}
+    assert min(r.sent_ns - r.due_ns for r in measured) >= 0.3e9

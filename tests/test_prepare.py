@@ -1,0 +1,95 @@
+"""What is decided before anything starts, on machines we do not have: the host is given, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from profiler import fit, host, prepare
+from profiler.errors import InputError
+from profiler.schema import Gpu
+from tests import make
+
+
+def machine(monkeypatch, gpus: int, name: str = "NVIDIA H100 80GB HBM3", gib: float = 79.6) -> None:
+    cards = tuple(Gpu(uuid=f"GPU-{n}", name=name, memory_bytes=int(gib * 2**30)) for n in range(gpus))
+    found = msgspec.structs.replace(make.HOST, gpus=cards)
+    monkeypatch.setattr(host, "collect", lambda: found)
+    monkeypatch.setattr(prepare, "check_engine", lambda settings, model: None)
+
+
+def plan(tmp_path: Path, *models: str, **changes) -> prepare.Plan:
+    request = prepare.Request(
+        models=models, scenario="chat", out=tmp_path, **({"weights": "random"} | changes)
+    )
+    return prepare.prepare(request)
+
+
+def test_gpus_take_one_engine_at_a_time_and_the_catalog_price(monkeypatch, tmp_path):
+    machine(monkeypatch, 8)
+    found = plan(tmp_path, "Qwen/Qwen2.5-72B", "Qwen/Qwen2.5-7B", engine="vllm")
+    assert found.exclusive
+    assert [each.tensor_parallel for each in found.settings] == [4, 1]
+    assert found.price is not None
+    assert found.price.per == "gpu"
+    assert found.price.date
+    assert found.price.low_usd_per_hour < found.price.usd_per_hour < found.price.high_usd_per_hour
+
+
+def test_a_price_given_wins_over_the_catalog(monkeypatch, tmp_path):
+    machine(monkeypatch, 1)
+    found = plan(tmp_path, "Qwen/Qwen2.5-7B", engine="vllm", price="2.49")
+    assert (found.price.usd_per_hour, found.price.source) == (2.49, "given with --price")
+
+
+def test_a_cpu_has_no_price_unless_given(monkeypatch, tmp_path):
+    machine(monkeypatch, 0)
+    assert plan(tmp_path, "tiny-moe", engine="transformers").price is None
+
+
+def test_small_models_stay_up_together_on_a_cpu_and_large_ones_take_turns(monkeypatch, tmp_path):
+    machine(monkeypatch, 0)
+    trio = ("tiny-moe", "tiny-dense", "tiny-dense-active")
+    few = ("load.concurrency=1",)
+    monkeypatch.setattr(fit, "available_memory_bytes", lambda: 16 << 30)
+    assert not plan(tmp_path, *trio, engine="transformers", overrides=few).exclusive
+    monkeypatch.setattr(fit, "available_memory_bytes", lambda: 3 << 30)
+    assert plan(tmp_path, *trio, engine="transformers", overrides=few).exclusive
+
+
+def test_the_scenario_can_decide_residency(monkeypatch, tmp_path):
+    machine(monkeypatch, 0)
+    found = plan(tmp_path, "tiny-moe", engine="transformers", overrides=("measure.residency=exclusive",))
+    assert found.exclusive
+
+
+def test_what_a_user_should_know_is_noted_before_the_start(monkeypatch, tmp_path):
+    machine(monkeypatch, 0)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = plan(tmp_path, "Qwen/Qwen2.5-0.5B", engine="transformers", weights="auto")
+    (note,) = [each for each in found.notes if "random" in each]
+    assert note.startswith("Qwen/Qwen2.5-0.5B: ")
+
+
+def test_a_model_that_does_not_fit_is_refused_with_what_would_do(monkeypatch, tmp_path):
+    machine(monkeypatch, 1)
+    with pytest.raises(InputError, match=r"(?s)Qwen2.5-72B.*GiB.*GPU sets.*H200"):
+        plan(tmp_path, "Qwen/Qwen2.5-72B", engine="vllm")
+    assert not list(tmp_path.iterdir())
+
+
+def test_url_belongs_to_endpoints(tmp_path):
+    with pytest.raises(InputError, match="--url goes with"):
+        plan(tmp_path, "m", engine="vllm", url="http://127.0.0.1:1/v1")
+
+
+def test_resume_refuses_another_machine_and_a_restart(monkeypatch, tmp_path):
+    run = make.writer(tmp_path, [], unix_ns=0, clock_ns=0)
+    monkeypatch.setattr(host, "collect", lambda: msgspec.structs.replace(make.HOST, cpu="another"))
+    with pytest.raises(InputError, match="another machine"):
+        prepare.resume(run.folder)
+    monkeypatch.setattr(host, "collect", lambda: make.HOST)
+    with pytest.raises(InputError, match="restarted"):
+        prepare.resume(run.folder)
