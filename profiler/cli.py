@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from profiler.store import RunResult
 
 INTERRUPTED = 130
+PIPED_WIDTH = 140
 
 app = typer.Typer(
     name="profile",
@@ -159,8 +160,8 @@ def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> N
     from profiler import comparison
     from profiler.report import table as report
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    console.print(report.rich_table(table))
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    console.print(report.rich_table(table, console.width))
     for note in report.footnotes(table, comparison.host_differences(results)):
         console.print(f"· {note}", markup=False)
     for price in sorted({report.price_line(result.manifest) for result in results}):

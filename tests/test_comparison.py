@@ -116,3 +116,20 @@ def test_footnotes_say_what_the_numbers_rest_on(runs):
 )
 def test_significant(value, text):
     assert table.significant(value) == text
+
+
+def test_hostile_names_stay_text(runs):
+    from rich.console import Console
+
+    rows = [row | {"model": "[red]x[/red]|<script>"} for row in comparison.rows(runs)]
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(table.rich_table(rows))
+    assert "[red]x[/red]|<script>" in console.export_text()
+    assert "x[/red]\\|<script>" in table.markdown(rows)
+
+
+def test_a_narrow_terminal_keeps_the_columns_that_decide(runs):
+    headers, _, _ = table.cells(table.ordered(comparison.rows(runs)), width=80)
+    assert "tokens/s out" in headers
+    assert "USD/M out" in headers
+    assert "ITL p99" not in headers

@@ -27,12 +27,14 @@ FORMATS = ("table", "csv", "md", "json")
 
 @dataclass(frozen=True)
 class Shown:
-    """One column a reader sees: its header, its source column and how a value is written."""
+    """One column a reader sees: its header, its source column, how a value is written, and whether it is
+    left out where there is no room for all."""
 
     header: str
     column: str
     write: Callable[[Row, str], str]
     marks_best: bool = False
+    spare: bool = False
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -83,22 +85,27 @@ def _requests(row: Row, column: str) -> str:
     return f"{row[column]:,}" + (f" (+{failed:,} failed)" if failed else "")
 
 
+def _times(row: Row, column: str) -> str:
+    return NA if row[column] is None else f"{row[column]:.2f}×"
+
+
 SHOWN = (
     Shown("conc", "concurrency", _plain),
     Shown("model", "model", _plain),
     Shown("tokens/s out", "output_tokens_per_s", _rate, marks_best=True),
+    Shown("× first", "relative", _times),
     Shown("TTFT p50 ms", "ttft_s_p50", _ms, marks_best=True),
-    Shown("TTFT p99", "ttft_s_p99", _ms),
+    Shown("TTFT p99", "ttft_s_p99", _ms, spare=True),
     Shown("ITL p50 ms", "itl_s_p50", _ms, marks_best=True),
-    Shown("ITL p99", "itl_s_p99", _ms),
-    Shown("weights GiB", "memory_weights_bytes", _gib),
+    Shown("ITL p99", "itl_s_p99", _ms, spare=True),
+    Shown("weights GiB", "memory_weights_bytes", _gib, spare=True),
     Shown("peak GiB", "memory_peak_bytes", _gib, marks_best=True),
     Shown("W", "power_w_mean", _number, marks_best=True),
     Shown("J/token", "energy_j_per_output_token", _number, marks_best=True),
     Shown("USD/M out", "usd_per_m_output_tokens", _number, marks_best=True),
     Shown("requests", "requests_ok", _requests),
 )
-RELATIVE = "× first"
+ROOM_FOR_ALL = 110
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
@@ -120,53 +127,61 @@ def _group(row: Row) -> tuple[Any, ...]:
     return row["scenario"], row["load"], row["concurrency"]
 
 
-def _relative(rows: Sequence[Row]) -> list[str]:
-    """Tokens/s over the first model's at the same load, so that a changing order shows."""
+def _with_relative(rows: Sequence[Row]) -> list[Row]:
+    """Adds tokens/s over the first model's at the same load, so that a changing order shows."""
     first: dict[tuple[Any, ...], float | None] = {}
     for row in rows:
         first.setdefault(_group(row), row["output_tokens_per_s"])
-    return [_ratio(row["output_tokens_per_s"], first[_group(row)]) for row in rows]
+    return [row | {"relative": _ratio(row["output_tokens_per_s"], first[_group(row)])} for row in rows]
 
 
-def _ratio(value: float | None, base: float | None) -> str:
-    return f"{value / base:.2f}×" if value is not None and base else NA
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return value / base if value is not None and base else None
 
 
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
+def _chosen(rows: Sequence[Row], width: int) -> list[Shown]:
+    """The columns worth showing: no power where none was measured, no ratio of one model to itself."""
+    left_out = set()
+    if all(row["power_w_mean"] is None for row in rows):
+        left_out |= {"power_w_mean", "energy_j_per_output_token"}
+    if len({row["model"] for row in rows}) < 2:
+        left_out.add("relative")
+    return [
+        each for each in SHOWN if each.column not in left_out and (width >= ROOM_FOR_ALL or not each.spare)
+    ]
+
+
+def cells(
+    rows: Sequence[Row], width: int = ROOM_FOR_ALL
+) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
     """Headers, cell texts and the (row, column) places of the best values, for ``ordered`` rows."""
-    shown = [each for each in SHOWN if each.column not in ("power_w_mean", "energy_j_per_output_token")]
-    if any(row["power_w_mean"] is not None for row in rows):
-        shown = list(SHOWN)
-    headers = [each.header for each in shown]
-    texts = [[each.write(row, each.column) for each in shown] for row in rows]
+    shown = _chosen(rows, width)
+    texts = [[each.write(row, each.column) for each in shown] for row in _with_relative(rows)]
     marked = {
         (number, place)
         for place, each in enumerate(shown)
         if each.marks_best
         for number in best(rows, each.column).values()
     }
-    if len({row["model"] for row in rows}) > 1:
-        headers.insert(3, RELATIVE)
-        for text, relative in zip(texts, _relative(rows), strict=True):
-            text.insert(3, relative)
-        marked = {(row, place + (place >= 3)) for row, place in marked}
-    return headers, texts, marked
+    return [each.header for each in shown], texts, marked
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
+def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL) -> Table:
     """The terminal's table: a section a load, best values bold with a star."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     rows = ordered(rows)
-    headers, texts, marked = cells(rows)
+    headers, texts, marked = cells(rows, width)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in headers:
         table.add_column(header, justify="left" if header == "model" else "right", overflow="fold")
     for number, text in enumerate(texts):
         last = number + 1 == len(rows) or _group(rows[number]) != _group(rows[number + 1])
         styled = [
-            f"[bold]{cell}★[/bold]" if (number, place) in marked else cell for place, cell in enumerate(text)
+            f"[bold]{escape(cell)}★[/bold]" if (number, place) in marked else escape(cell)
+            for place, cell in enumerate(text)
         ]
         table.add_row(*styled, end_section=last)
     return table
