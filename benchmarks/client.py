@@ -23,11 +23,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from profiler.engines.simulated import Law, command, law, parse
-from profiler.load.client import Connection, target_of
-from profiler.load.exchange import Exchange
-from profiler.load.job import LoadJob
-from profiler.load.records import read_records
-from profiler.load.worker import LoadWorker
+from profiler.loadgen.client import Connection, target_of
+from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.job import LoadJob
+from profiler.loadgen.worker import LoadWorker
+from profiler.records import read_records
 from profiler.schema import Endpoint, LoadPoint, Measure, RequestRecord, Timeouts, Window, Workload
 from profiler.workload import PlannedRequest
 

@@ -26,9 +26,9 @@ from profiler import __version__, scenario, store
 from profiler.engines import open_engine
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError, LoadError, ProfilerError
-from profiler.load.job import LoadJob, Progress
-from profiler.load.probe import probe_endpoint
-from profiler.load.worker import LoadWorker
+from profiler.loadgen.job import LoadJob, Progress
+from profiler.loadgen.probe import probe_endpoint
+from profiler.loadgen.worker import LoadWorker
 from profiler.prepare import PROBE_TIMEOUT_S, Plan
 from profiler.schema import (
     SCHEMA_VERSION,
@@ -217,6 +217,7 @@ class Subject:
             repeat=slot.repeat,
             engine_start=max(0, len(self.writer.manifest.starts_s) - 1),
             records_path=str(self.writer.records_path(index)),
+            prompt_salt=self.plan.prompt_salt if engine.facts.kind == "endpoint" else 0,
         )
         window = worker.run(job, on_progress, engine.check)
         engine.check()

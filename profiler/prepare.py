@@ -16,7 +16,7 @@ from profiler import catalog, cost, fit, host, models, scenario, store
 from profiler.engines import Kind, check_engine, choose_kind, open_engine
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
-from profiler.load.probe import probe_endpoint
+from profiler.loadgen.probe import probe_endpoint
 from profiler.schema import EngineSettings, Gpu, Host, Model, Price, Scenario
 from profiler.store import RunResult
 
@@ -58,6 +58,11 @@ class Plan:
     resumed: tuple[RunResult, ...] = ()
     notes: tuple[str, ...] = ()
     group: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def prompt_salt(self) -> int:
+        """Sets this run's prompts apart from those an endpoint may still hold in its prefix cache."""
+        return int(self.group, 16)
 
     @property
     def repeats(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from profiler.load.job import Progress
+from profiler.loadgen.job import Progress
 from profiler.measure import Show, Slot
 from profiler.schema import Window
 

@@ -22,31 +22,11 @@ from typing import Any
 import msgspec
 
 from profiler.errors import InputError, StoreError
-from profiler.schema import SCHEMA_VERSION, Manifest, RequestRecord, Window
+from profiler.records import requests_schema
+from profiler.schema import SCHEMA_VERSION, Manifest, Window
 
 MANIFEST, JOURNAL, PARTS = "manifest.json", "journal.json", "parts"
 REQUESTS, TELEMETRY, SAMPLES = "requests.parquet", "telemetry.parquet", "telemetry.part"
-
-
-def requests_schema() -> Any:
-    """The columns of ``requests.parquet``: the fields of ``RequestRecord``, as a pyarrow schema."""
-    import pyarrow as pa
-
-    whole, text = pa.int64(), pa.string()
-    kinds = {"arrivals_ns": pa.list_(pa.int64()), "arrival_tokens": pa.list_(pa.int32())}
-    kinds |= {"outcome": text, "error": text}
-    return pa.schema([(name, kinds.get(name, whole)) for name in RequestRecord.__struct_fields__])
-
-
-def write_requests(path: Path, records: Iterable[RequestRecord]) -> None:
-    """Write one window's requests; the file appears whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = [msgspec.structs.asdict(record) for record in records]
-    beside = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=requests_schema()), beside, compression="zstd")
-    os.replace(beside, path)
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from profiler import records as records_file
 from profiler import samples, store
 from profiler.schema import (
     SCHEMA_VERSION,
@@ -128,7 +129,7 @@ def writer(out: Path, windows: list[tuple[Window, list[RequestRecord]]], **chang
     """A run folder still being written, with these windows finished."""
     run = store.RunWriter.create(out, manifest(changes.pop("run_id", "run"), **changes))
     for each, records in windows:
-        store.write_requests(run.records_path(each.index), records)
+        records_file.write_records(run.records_path(each.index), records)
         run.add(each)
     return run
 

@@ -7,7 +7,7 @@ import pty
 import subprocess
 import sys
 
-from profiler.load.job import Progress
+from profiler.loadgen.job import Progress
 from profiler.measure import Slot
 from profiler.progress import Clock, label, speed
 from profiler.schema import LoadPoint

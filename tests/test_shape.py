@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # modules may import each other (without cycles); two modules of one rank outside a folder may not.
 RANKS = [
     {"schema", "errors"},
-    {"catalog", "stats", "samples", "host_facts", "workload"},
+    {"catalog", "stats", "samples", "records", "host_facts", "workload"},
     {"arch", "scenario", "store", "energy"},
     {"models", "fit", "metrics", "host"},
     {"loadgen", "engines", "telemetry", "cost"},

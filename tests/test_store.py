@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from profiler import store
+from profiler import records, store
 from profiler.errors import InputError
 from tests import make
 
@@ -28,7 +28,7 @@ def test_a_sealed_run_reads_back_what_was_written(tmp_path):
 
 def test_an_interrupted_run_loads_with_its_finished_windows_only(tmp_path):
     run = make.writer(tmp_path, [make.steady(0, 10.0)])
-    store.write_requests(run.records_path(1), make.steady(1, 30.0)[1])  # never added: the window was cut
+    records.write_records(run.records_path(1), make.steady(1, 30.0)[1])  # never added: the window was cut
     found = store.load(run.folder)
     assert found.manifest.status == "running"
     assert found.requests.num_rows == 50

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from profiler.load.decode import decode
-from profiler.load.exchange import Exchange
+from profiler.loadgen.decode import decode
+from profiler.loadgen.exchange import Exchange
 from profiler.schema import Endpoint
 from profiler.workload import PlannedRequest
 

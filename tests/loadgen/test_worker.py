@@ -16,8 +16,8 @@ import pytest
 
 from profiler.engines.simulated import law, parse
 from profiler.errors import EngineError, LoadError
-from profiler.load.records import read_records
-from profiler.load.worker import LoadWorker
+from profiler.loadgen.worker import LoadWorker
+from profiler.records import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,8 +191,8 @@ def test_no_orphan_when_the_profiler_is_killed(simulated, job, tmp_path, busy):
     plan.write_bytes(msgspec.json.encode(job(simulated(), window_s=30.0, max_window_s=60.0)))
     code = (
         "import msgspec, pathlib, time\n"
-        "from profiler.load.worker import LoadWorker\n"
-        "from profiler.load.job import LoadJob\n"
+        "from profiler.loadgen.worker import LoadWorker\n"
+        "from profiler.loadgen.job import LoadJob\n"
         f"job = msgspec.json.decode(pathlib.Path({str(plan)!r}).read_bytes(), type=LoadJob)\n"
         "with LoadWorker() as worker:\n"
         "    print(worker._running().pid, flush=True)\n"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from profiler.engines.simulated import command
-from profiler.load.job import LoadJob
+from profiler.loadgen.job import LoadJob
 from profiler.schema import Endpoint, LoadPoint, Measure, Timeouts, Workload
 
 

@@ -12,7 +12,7 @@ class Exchange:
     """What happened on the wire to one request.  All times are ``perf_counter_ns``; None: it did not happen.
 
     ``stamps[i]`` is when ``pieces[i]`` of the response body was read.  ``failure`` is set by the transport
-    only (timeouts, resets, …); what the bytes mean is for :mod:`profiler.load.decode`.
+    only (timeouts, resets, …); what the bytes mean is for :mod:`profiler.loadgen.decode`.
     """
 
     __slots__ = (

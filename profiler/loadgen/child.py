@@ -1,7 +1,7 @@
 """The load process: takes jobs, holds windows, writes records.
 
 Within a window it only sends, stamps and keeps; decoding and disk come after.  Started as
-``python -m profiler.load.child`` by :class:`profiler.load.worker.LoadWorker`.
+``python -m profiler.loadgen.child`` by :class:`profiler.loadgen.worker.LoadWorker`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from profiler.load.decode import decode
-from profiler.load.driver import Driver, Held
-from profiler.load.job import Broken, Finished, LoadJob, Order, Reply, Start, Underway
-from profiler.load.records import write_records
+from profiler.loadgen.decode import decode
+from profiler.loadgen.driver import Driver, Held
+from profiler.loadgen.job import Broken, Finished, LoadJob, Order, Reply, Start, Underway
+from profiler.records import write_records
 from profiler.schema import ClientAudit, RequestRecord, Window
 
 MAX_LINE_BYTES = 16 << 20

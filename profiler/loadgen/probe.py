@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Struct
 
 from profiler.errors import InputError, nearest
-from profiler.load.client import Connection, Target, target_of
-from profiler.load.decode import Answer, judge, read
-from profiler.load.exchange import Exchange
-from profiler.load.payload import ASSUMED_VOCAB, build
+from profiler.loadgen.client import Connection, Target, target_of
+from profiler.loadgen.decode import Answer, judge, read
+from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.payload import ASSUMED_VOCAB, build
 from profiler.schema import Endpoint, Timeouts, Workload
 from profiler.workload import Plan, PlannedRequest
 
@@ -33,14 +33,15 @@ class _Models(Struct):
 def probe_endpoint(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
     """The endpoint as it turns out to be: ``prompt``, ``returns_ids`` and ``ignores_eos`` are found out.
 
-    Asks for the list of models, then for two tokens, falling back from token ids to text and from the
+    An empty model name stands for the only model served.  Asks for the list of models, then for two
+    tokens, falling back from token ids to text and from the
     protocol's extensions to plain OpenAI.  Each call takes at most ``timeout_s``.  InputError, one line with
     advice: not reachable, key refused, model not served (with the nearest that is), no such server.
     """
     target = target_of(endpoint)
     models = _call(target, _get(endpoint, target, _models_path(target)), timeout_s)
     _refuse_bad_answer(endpoint, models)
-    _check_model(endpoint, models)
+    endpoint = msgspec.structs.replace(endpoint, model=_served_model(endpoint, models))
     refusal = ""
     for variant in _variants(endpoint):
         exchange, answer = _ask(variant, target, timeout_s)
@@ -97,7 +98,7 @@ def _refuse_bad_answer(endpoint: Endpoint, exchange: Exchange) -> None:
         )
 
 
-def _check_model(endpoint: Endpoint, exchange: Exchange) -> None:
+def _served_model(endpoint: Endpoint, exchange: Exchange) -> str:
     body = b"".join(exchange.pieces)
     try:
         served = [model.id for model in msgspec.json.decode(body, type=_Models).data]
@@ -106,10 +107,17 @@ def _check_model(endpoint: Endpoint, exchange: Exchange) -> None:
         raise InputError(
             f"{endpoint.base_url} is no OpenAI-compatible server: GET /models gave {text!r}"
         ) from None
+    if not endpoint.model and len(served) == 1:
+        return served[0]
+    if not endpoint.model:
+        raise InputError(
+            f"{endpoint.base_url} serves several models, choose with --model: {', '.join(served)}"
+        )
     if endpoint.model not in served:
         raise InputError(
             f"{endpoint.base_url} does not serve {endpoint.model!r}{nearest(endpoint.model, served)}"
         )
+    return endpoint.model
 
 
 def _models_path(target: Target) -> str:

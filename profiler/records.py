@@ -6,13 +6,23 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from profiler.schema import RequestRecord
-from profiler.store import requests_schema
 
 ROWS_AT_ONCE = 256
+
+
+def requests_schema() -> Any:
+    """The columns of ``requests.parquet``: the fields of ``RequestRecord``, as a pyarrow schema."""
+    import pyarrow as pa
+
+    whole, text = pa.int64(), pa.string()
+    kinds = {"arrivals_ns": pa.list_(pa.int64()), "arrival_tokens": pa.list_(pa.int32())}
+    kinds |= {"outcome": text, "error": text}
+    return pa.schema([(name, kinds.get(name, whole)) for name in RequestRecord.__struct_fields__])
 
 
 def write_records(path: str | Path, records: Iterable[RequestRecord]) -> int:

@@ -4,7 +4,7 @@ from time import perf_counter_ns
 
 import pytest
 
-from profiler.load.pulse import Pulse
+from profiler.loadgen.pulse import Pulse
 
 
 async def run(seconds, disturb=None):

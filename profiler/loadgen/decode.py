@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from profiler.load.exchange import Exchange
-from profiler.load.sse import SseParser
+from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.sse import SseParser
 from profiler.schema import Endpoint, Outcome, RequestRecord
 
 ERROR_CHARS = 300

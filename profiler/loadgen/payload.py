@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from profiler.load.client import Target
+from profiler.loadgen.client import Target
 from profiler.schema import Endpoint
 from profiler.workload import Plan, PlannedRequest
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.load.sse import SseParser
+from profiler.loadgen.sse import SseParser
 
 STREAM = (
     b"\xef\xbb\xbfdata: first\n\n"

@@ -18,8 +18,8 @@ import httptools
 from msgspec import Struct
 
 from profiler.errors import InputError
-from profiler.load.decode import Answer
-from profiler.load.exchange import Exchange
+from profiler.loadgen.decode import Answer
+from profiler.loadgen.exchange import Exchange
 from profiler.schema import Endpoint, Outcome, Timeouts
 
 

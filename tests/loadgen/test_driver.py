@@ -10,9 +10,9 @@ from collections import Counter
 
 import pytest
 
-from profiler.load.client import Connection
-from profiler.load.decode import decode
-from profiler.load.driver import Driver
+from profiler.loadgen.client import Connection
+from profiler.loadgen.decode import decode
+from profiler.loadgen.driver import Driver
 from profiler.schema import Timeouts
 
 QUICK = Timeouts(connect_s=1, first_token_s=0.4, gap_s=0.4, total_s=5)

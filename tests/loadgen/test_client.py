@@ -6,10 +6,10 @@ from time import perf_counter_ns
 import pytest
 
 from profiler.errors import InputError
-from profiler.load.client import Connection, target_of
-from profiler.load.decode import decode
-from profiler.load.exchange import Exchange
-from profiler.load.payload import build
+from profiler.loadgen.client import Connection, target_of
+from profiler.loadgen.decode import decode
+from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.payload import build
 from profiler.schema import Endpoint, Timeouts, Workload
 from profiler.workload import Plan
 
@@ -295,7 +295,7 @@ async def test_tls(tmp_path, monkeypatch):
     try:
         distrusted = await Caller(endpoint).ask()
         trusting = ssl.create_default_context(cafile=str(cert))
-        monkeypatch.setattr("profiler.load.client.tls_context", lambda: trusting)
+        monkeypatch.setattr("profiler.loadgen.client.tls_context", lambda: trusting)
         trusted = await Caller(endpoint).ask()
     finally:
         server.close()

@@ -1,6 +1,6 @@
 import pyarrow.parquet as pq
 
-from profiler.load.records import ROWS_AT_ONCE, read_records, write_records
+from profiler.records import ROWS_AT_ONCE, read_records, write_records
 from profiler.schema import RequestRecord
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
-from profiler.load.client import Connection, target_of
-from profiler.load.exchange import Exchange
-from profiler.load.job import LoadJob, Progress
-from profiler.load.payload import ASSUMED_VOCAB, build
-from profiler.load.pulse import TICK_S, Pulse
+from profiler.loadgen.client import Connection, target_of
+from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.job import LoadJob, Progress
+from profiler.loadgen.payload import ASSUMED_VOCAB, build
+from profiler.loadgen.pulse import TICK_S, Pulse
 from profiler.workload import Plan, PlannedRequest
 
 OPENING_AT_ONCE = 64

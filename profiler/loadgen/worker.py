@@ -1,7 +1,7 @@
 """The profiler's side of the load process.
 
 A child of its own sends, stamps and keeps, so that nothing of ours disturbs it (see
-:mod:`profiler.load.child`).  Both speak JSON lines over the child's stdin and stdout; the API key
+:mod:`profiler.loadgen.child`).  Both speak JSON lines over the child's stdin and stdout; the API key
 travels nowhere else.  The child lives in a session of its own, so that Ctrl-C does not reach it, and
 ends when its stdin closes, so that it cannot outlive the profiler.
 """
@@ -23,7 +23,7 @@ from typing import IO
 import msgspec
 
 from profiler.errors import LoadError
-from profiler.load.job import Broken, Cancel, Finished, LoadJob, Order, Progress, Reply, Start
+from profiler.loadgen.job import Broken, Cancel, Finished, LoadJob, Order, Progress, Reply, Start
 from profiler.schema import Window
 
 CHECK_EVERY_S = 0.25
@@ -42,7 +42,7 @@ class LoadWorker:
 
     def __enter__(self) -> LoadWorker:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "profiler.load.child"],
+            [sys.executable, "-m", "profiler.loadgen.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -20,11 +20,11 @@ from time import perf_counter_ns
 
 from msgspec import Struct
 
-from profiler.load.client import Connection
-from profiler.load.exchange import Exchange
-from profiler.load.job import LoadJob, Progress
-from profiler.load.pulse import Pulse
-from profiler.load.session import BACKOFF_S, Prepared, Session, Stopped
+from profiler.loadgen.client import Connection
+from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.job import LoadJob, Progress
+from profiler.loadgen.pulse import Pulse
+from profiler.loadgen.session import BACKOFF_S, Prepared, Session, Stopped
 
 SCOUT_PIECES = 16
 BATCH_WARMUP_REQUESTS = 4

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from profiler.errors import InputError
-from profiler.load.probe import probe_endpoint
+from profiler.loadgen.probe import probe_endpoint
 from profiler.schema import Endpoint
 
 

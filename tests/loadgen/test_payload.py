@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from profiler.load.client import target_of
-from profiler.load.payload import build, request_of
+from profiler.loadgen.client import target_of
+from profiler.loadgen.payload import build, request_of
 from profiler.schema import Endpoint, Workload
 from profiler.workload import Plan
 
