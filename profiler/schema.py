@@ -55,7 +55,7 @@ class Load(Settings, frozen=True, kw_only=True):
 
 class Measure(Settings, frozen=True, kw_only=True):
     """How long to look.  A closed-loop window ends once it has lasted ``window_s`` and seen
-    ``min_requests`` complete, or at ``max_window_s``, whichever comes first."""
+    ``min_requests``, and one request a slot on average, complete; or at ``max_window_s``."""
 
     warmup_s: Annotated[float, Meta(ge=0)] = 5.0
     window_s: Seconds = 30.0

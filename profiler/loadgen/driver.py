@@ -1,11 +1,15 @@
 """Holds one load point once and notes the bounds of its steady window.
 
 Closed loop.  The first slot starts alone; once the length of its request can be told (its 17th piece,
-or its end) the others follow, evenly spread over one such length, so that all phases of a request are
-present from the start instead of one wave that never dissolves.  The ramp takes at most a quarter of
-``max_window_s``.  The window opens when every slot has had a first token and ``warmup_s`` have passed
-since the first request.  After its end the slots go on until every request sent inside it is done: no
-measured request sees an emptying server.  What then still runs is cancelled.
+or its end) the others follow, evenly spread over that length or ``warmup_s``, whichever is shorter.  The
+first answer of slot i of c is cut to i/c of its length, so that from then on the slots are evenly spread
+over all phases of a request, however fast the engine turns out to be under the full load: without that, a
+workload of equal lengths runs in waves that never dissolve, and a window sees a wave or misses it.
+
+The window opens when every slot has had a first token and ``warmup_s`` have passed since the first
+request.  It ends after ``window_s`` once ``min_requests``, and one request a slot on average, were
+completed in it (or at ``max_window_s``).  The slots then go on until every request sent inside it is done:
+no measured request sees an emptying server.  What then still runs is cancelled.
 
 Batch.  A few short requests warm the engine (not recorded), then all prompts are due at one instant.
 The window is from the first sent to the last arrival.
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable
 from time import perf_counter_ns
 
@@ -98,24 +103,29 @@ class Driver:
         await session.until(lambda: not self._measured_in_flight())
 
     async def _start_slots(self) -> float:
-        """Start all slots, the first alone, the others spread over one request's length; that length in s."""
+        """Start all slots, the first alone, the others spread over a ramp; the ramp's length in s."""
         first, *others = self._session.connections
         began_ns = perf_counter_ns()
-        self._session.spawn(self._slot(first))
+        self._session.spawn(self._slot(first, 1.0))
         if not others:
             return 0.0
         await self._session.until(lambda: self._length_known(first))
-        ramp_s = min(self._first_length_s(began_ns), self._job.measure.max_window_s / 4)
+        ramp_s = min(self._first_length_s(began_ns), self._job.measure.warmup_s)
         ramp_ns = perf_counter_ns()
         self._session.warm_s = max(self._session.warm_s, (ramp_ns - began_ns) / 1e9 + ramp_s)
         for place, connection in enumerate(others, start=1):
             await self._session.until_ns(ramp_ns + round(place / len(others) * ramp_s * 1e9))
-            self._session.spawn(self._slot(connection))
+            self._session.spawn(self._slot(connection, place / (len(others) + 1)))
         return ramp_s
 
-    async def _slot(self, connection: Connection) -> None:
-        """One user: sends the next request, already built, the moment the last has ended."""
-        prepared = self._next()
+    async def _slot(self, connection: Connection, first_part: float) -> None:
+        """One user: sends the next request, already built, the moment the last has ended.
+
+        Its first answer is cut to ``first_part`` of the planned length.
+        """
+        index = next(self._indices)
+        planned = self._session.planned(index)
+        prepared = self._session.prepare(index, math.ceil(planned.output_tokens * first_part))
         due_ns = perf_counter_ns()
         while True:
             exchange, prepared = await self._session.issue(connection, prepared, due_ns, self._next)
@@ -149,7 +159,8 @@ class Driver:
         assert self._start_ns is not None
         measure = self._job.measure
         lasted_s = (perf_counter_ns() - self._start_ns) / 1e9
-        enough = lasted_s >= measure.window_s and self._session.done_in_window >= measure.min_requests
+        needed = max(measure.min_requests, self._job.point.concurrency)
+        enough = lasted_s >= measure.window_s and self._session.done_in_window >= needed
         return enough or lasted_s >= measure.max_window_s
 
     def _measured_in_flight(self) -> bool:

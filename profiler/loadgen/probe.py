@@ -34,9 +34,9 @@ def probe_endpoint(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
     """The endpoint as it turns out to be: ``prompt``, ``returns_ids`` and ``ignores_eos`` are found out.
 
     An empty model name stands for the only model served.  Asks for the list of models, then for two
-    tokens, falling back from token ids to text and from the
-    protocol's extensions to plain OpenAI.  Each call takes at most ``timeout_s``.  InputError, one line with
-    advice: not reachable, key refused, model not served (with the nearest that is), no such server.
+    tokens, falling back from token ids to text and from the protocol's extensions to plain OpenAI.  Each
+    call takes at most ``timeout_s``.  InputError, one line with advice: not reachable, key refused, model
+    not served (with the nearest that is), no such server.
     """
     target = target_of(endpoint)
     models = _call(target, _get(endpoint, target, _models_path(target)), timeout_s)

@@ -65,6 +65,10 @@ class Session:
         self._pieces_at_start = 0
         self._reported_ns = self.opened_ns
 
+    def planned(self, index: int) -> PlannedRequest:
+        """The ``index``-th request of the plan."""
+        return self._plan.request(index)
+
     def prepare(self, index: int, at_most: int | None = None) -> Prepared:
         """Build the ``index``-th request of the plan, its answer cut to ``at_most`` tokens if given."""
         planned = self._plan.request(index)

@@ -51,7 +51,10 @@ async def test_indices_are_never_used_twice_and_lengths_are_the_plans(simulated,
     indices = [r.index for r in records]
     assert len(set(indices)) == len(indices)
     finished = [r for r in records if r.outcome == "ok"]
-    assert {(r.input_tokens, r.reported_input_tokens, r.output_tokens) for r in finished} == {(5, 5, 7)}
+    assert {(r.input_tokens, r.reported_input_tokens) for r in finished} == {(5, 5)}
+    lengths = Counter(r.output_tokens for r in finished)
+    assert lengths.keys() == {3, 5, 7}  # the first answers are cut to thirds of 7
+    assert (lengths[3], lengths[5]) == (1, 1)
 
 
 async def test_due_is_when_the_slot_became_free(simulated, job):
@@ -78,8 +81,28 @@ async def test_load_is_held_until_every_measured_request_is_done(simulated, job)
         assert running >= 3
 
 
+async def test_slots_stand_evenly_over_the_phases_of_a_request(simulated, job):
+    # Equal lengths, 0.1 + 19 · 0.02 = 0.48 s each, and no ramp to speak of: phases come from the cut answers.
+    server = simulated(ttft_s=0.1, itl_s=0.02)
+    held, records = await hold(job(server, concurrency=8, n_out=20, warmup_s=0.05, window_s=1.5))
+    cycle_ns = 480_000_000
+    ends = [r.done_ns for r in records if held.steady_start_ns <= r.due_ns < held.steady_start_ns + cycle_ns]
+    phases = sorted(end % cycle_ns for end in ends)
+    gaps = [b - a for a, b in itertools.pairwise([*phases, phases[0] + cycle_ns])]
+    assert len(ends) >= 8
+    assert max(gaps) < 0.3 * cycle_ns
+
+
+async def test_a_window_sees_a_request_of_every_slot(simulated, job):
+    held, records = await hold(job(simulated(ttft_s=0.05, itl_s=0.01), concurrency=6, n_out=40, window_s=0.1))
+    within = [
+        r for r in records if r.outcome == "ok" and held.steady_start_ns < r.done_ns <= held.steady_end_ns
+    ]
+    assert len(within) >= 6
+
+
 async def test_start_is_spread_over_a_requests_length(simulated, job):
-    held, records = await hold(job(simulated(ttft_s=0.2, itl_s=0.02), concurrency=4, n_out=16, warmup_s=0.0))
+    held, records = await hold(job(simulated(ttft_s=0.2, itl_s=0.02), concurrency=4, n_out=16, warmup_s=2.0))
     firsts = sorted(r.sent_ns for r in records)[:4]
     gaps = [(b - a) / 1e9 for a, b in itertools.pairwise(firsts)]
     assert gaps[0] > 0.5
