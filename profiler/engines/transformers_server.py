@@ -29,10 +29,6 @@ MAX_IN_FLIGHT = 4096
 # How long either thread may keep the interpreter while the other waits.  A forward pass lets go of it in
 # every operation, so this only bounds the Python between them.
 SWITCH_INTERVAL_S = 0.001
-# OpenMP threads that wait for one another spin this often, then sleep.  The default (300,000 where there is a
-# core for every thread) holds the cores that the load generator and the event loop need: on two cores, one
-# of them also at other work, a step took 12 ms like this and 190 ms with the default.
-SPIN_COUNT = "1000"
 
 
 class Batcher(App):
@@ -191,8 +187,6 @@ def build(config: ServerConfig) -> Batcher:
     """The model loaded and its batching started."""
     from profiler.engines import transformers_model as engine
 
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
     engine.log("importing torch and transformers")
     engine.set_threads(config.args.threads)
     model = engine.load(config)
