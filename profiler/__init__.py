@@ -9,10 +9,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing typing for it would cost `profile --help` a third of its time
 if TYPE_CHECKING:
+    from typing import Any
+
     from profiler.api import run
     from profiler.comparison import compare
     from profiler.store import load
@@ -27,4 +27,6 @@ _HOME = {"compare": "profiler.comparison", "load": "profiler.store", "run": "pro
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'profiler' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOME[name]), name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os.path
 import sys
-from pathlib import Path
 
-HELP = Path(__file__).parent / "help"
+HELP = os.path.join(os.path.dirname(__file__), "help")
 
 
 def stored_help(argv: list[str]) -> str | None:
@@ -13,8 +13,11 @@ def stored_help(argv: list[str]) -> str | None:
     if not argv or argv[-1] not in ("--help", "-h") or len(argv) > 2:
         return None
     name = argv[0] if len(argv) == 2 else "profile"
-    page = HELP / f"{name}.txt"
-    return page.read_text(encoding="utf-8") if name.isalpha() and page.is_file() else None
+    page = os.path.join(HELP, f"{name}.txt")
+    if not name.isalpha() or not os.path.isfile(page):
+        return None
+    with open(page, encoding="utf-8") as file:
+        return file.read()
 
 
 def main() -> None:

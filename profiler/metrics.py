@@ -81,22 +81,21 @@ class WindowView:
     """One window's requests as arrays: times in ns (−1 where it never came), one element a request."""
 
     def __init__(self, window: Window, table: Any) -> None:
-        import pyarrow.compute as pc
+        import numpy as np
 
+        first, last = np.searchsorted(table["window"].to_numpy(), (window.index, window.index + 1))
         self.window = window
-        rows = table.filter(pc.equal(table["window"], window.index))
-        self._columns = rows
-        self.outcome: list[str] = rows["outcome"].to_pylist()
+        self._columns = table.slice(first, last - first)
+        self.outcome: list[str] = self._columns["outcome"].to_pylist()
         self.start, self.end = window.steady_start_ns or 0, window.steady_end_ns or 0
         self.span_s = (self.end - self.start) / 1e9 if self.end > self.start > 0 else None
         self.inside = self._inside()
         self.measured = self.inside & self._has_outcome("ok")
 
     def __getitem__(self, name: str) -> Ints:
-        import numpy as np
         import pyarrow.compute as pc
 
-        filled: Ints = pc.fill_null(self._columns[name], -1).to_numpy().astype(np.int64)
+        filled: Ints = pc.fill_null(self._columns[name], -1).to_numpy()
         return filled
 
     def _inside(self) -> NDArray[np.bool_]:

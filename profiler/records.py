@@ -50,4 +50,4 @@ def read_records(path: str | Path) -> list[RequestRecord]:
     """Read what :func:`write_records` wrote."""
     import pyarrow.parquet as pq
 
-    return msgspec.convert(pq.read_table(path).to_pylist(), list[RequestRecord])
+    return msgspec.convert(pq.ParquetFile(path).read().to_pylist(), list[RequestRecord])

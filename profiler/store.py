@@ -132,9 +132,9 @@ class RunResult:
 
         whole = self.folder / REQUESTS
         if whole.exists():
-            return pq.read_table(whole)
+            return pq.ParquetFile(whole).read()
         parts = [self.folder / PARTS / f"requests-{w.index:05d}.parquet" for w in self.manifest.windows]
-        tables = [pq.read_table(part) for part in parts if part.exists()]
+        tables = [pq.ParquetFile(part).read() for part in parts if part.exists()]
         return pa.concat_tables(tables) if tables else requests_schema().empty_table()
 
     @cached_property
@@ -145,7 +145,7 @@ class RunResult:
         from profiler.samples import read_samples
 
         whole = self.folder / TELEMETRY
-        return pq.read_table(whole) if whole.exists() else read_samples(self.folder / PARTS / SAMPLES)
+        return pq.ParquetFile(whole).read() if whole.exists() else read_samples(self.folder / PARTS / SAMPLES)
 
 
 def load(path: Path | str) -> RunResult:

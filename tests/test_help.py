@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from profiler.__main__ import HELP, stored_help
 from tools import help_pages
 
 
 def test_stored_pages_are_current():
-    stored = {page.name: page.read_text() for page in HELP.glob("*.txt")}
+    stored = {page.name: page.read_text() for page in Path(HELP).glob("*.txt")}
     assert stored == help_pages.pages(), "run `make help-pages`"
 
 

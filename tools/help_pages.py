@@ -28,7 +28,7 @@ def _page(words: list[str]) -> str:
     return done.output
 
 
-def main(folder: Path = HELP) -> None:
+def main(folder: Path = Path(HELP)) -> None:
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("*.txt"):
         stale.unlink()

@@ -370,3 +370,40 @@ def test_kill_9_of_the_profiler_while_it_starts_leaves_nothing(tmp_path):
             time.sleep(0.2)
         os.kill(parent.pid, signal.SIGKILL)
     assert not alive(tree)
+
+
+def test_the_running_server_is_measured_as_an_endpoint(server: RunningEngine, tmp_path: Path) -> None:
+    """The same server as anyone's: only its URL and key are known."""
+    words = [
+        "--scenario",
+        "smoke",
+        "--set",
+        "measure.repeats=1",
+        "--set",
+        "load.concurrency=2",
+        "--json",
+        "-q",
+    ]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "profiler",
+            "run",
+            "--url",
+            server.endpoint.base_url,
+            "--key-env",
+            "MY_KEY",
+            *words,
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"MY_KEY": server.endpoint.api_key or ""},
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert (row["engine"], row["requests_failed"]) == ("endpoint", 0)
+    assert (row["input_tokens_mean"], row["output_tokens_mean"]) == (32, 16)
+    assert row["memory_weights_bytes"] is None
