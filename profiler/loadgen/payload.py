@@ -10,8 +10,9 @@ from profiler.loadgen.client import Target
 from profiler.schema import Endpoint
 from profiler.workload import Plan, PlannedRequest
 
-# Ids below this exist in practically every vocabulary; for endpoints whose vocabulary we do not know.
-ASSUMED_VOCAB = 30_000
+# For endpoints whose vocabulary we do not know.  Small on purpose: an id beyond the vocabulary kills a
+# server that does not check (vLLM without a tokenizer), and it may be somebody's only one.
+ASSUMED_VOCAB = 1024
 
 
 def build(endpoint: Endpoint, target: Target, plan: Plan, planned: PlannedRequest) -> bytes:

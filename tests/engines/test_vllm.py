@@ -32,7 +32,7 @@ DENSE: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 64,
     "intermediate_size": 256,
-    "vocab_size": 512,
+    "vocab_size": 1024,
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
@@ -57,7 +57,7 @@ FACTS = ModelFacts(
     routed_expert_params=0,
     # 2 layers × key and value × 2 heads × 64 × 2 bytes
     kv_bytes_per_token=1024,
-    vocab_size=512,
+    vocab_size=1024,
     layers=2,
     max_context_tokens=2048,
     source="test",
