@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from profiler import prepare, store
 from profiler.measure import execute
@@ -11,15 +12,23 @@ from profiler.progress import watcher
 from profiler.store import RunResult
 
 
+class Options(TypedDict, total=False):
+    """The options of ``profile run``, by the same names; ``quiet`` is True unless given."""
+
+    engine: str
+    url: str
+    key_env: str
+    weights: str
+    price: str | float
+    out: str | Path
+    quiet: bool
+
+
 def run(
-    models: str | Sequence[str],
-    scenario: str = "chat",
+    models: str | Sequence[str] = (),
+    scenario: str = prepare.DEFAULT_SCENARIO,
     overrides: Sequence[str] = (),
-    *,
-    engine: str | None = None,
-    price: str | float | None = None,
-    out: str | Path = "results",
-    quiet: bool = True,
+    **options: Unpack[Options],
 ) -> list[RunResult]:
     """Measure models under a scenario and return the sealed runs, one a model, interleaved.
 
@@ -27,14 +36,18 @@ def run(
     GPU-hour (machine-hour without a GPU) or a price sheet's path.
     Raises InputError before anything starts, EngineError or LoadError when the measurement fails.
     """
+    price = options.get("price")
     request = prepare.Request(
         models=[models] if isinstance(models, str) else list(models),
         scenario=scenario,
         overrides=overrides,
-        engine=engine,
+        engine=options.get("engine"),
+        url=options.get("url"),
+        key_env=options.get("key_env"),
+        weights=options.get("weights", "auto"),
         price=None if price is None else str(price),
-        out=Path(out),
+        out=Path(options.get("out", "results")),
     )
     plan = prepare.prepare(request)
-    with watcher(quiet) as show:
+    with watcher(options.get("quiet", True)) as show:
         return [store.load(folder) for folder in execute(plan, show)]

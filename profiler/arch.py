@@ -88,28 +88,29 @@ class Family(Struct, frozen=True, kw_only=True):
 
 def _sparse_step(config: Config, i: int) -> bool:
     """Qwen's rule (``modeling_qwen2_moe.py``): each ``decoder_sparse_step``-th, bar ``mlp_only_layers``."""
-    listed = i in (config.get("mlp_only_layers") or ())
-    return not listed and (i + 1) % config.get("decoder_sparse_step", 1) == 0
+    listed = i in (_list(config, "mlp_only_layers", int) or ())
+    return not listed and (i + 1) % _int_or(config, "decoder_sparse_step", 1) == 0
 
 
 def _after_dense(config: Config, i: int) -> bool:
     """DeepSeek's rule: the first ``first_k_dense_replace`` layers are dense."""
-    return bool(i >= config.get("first_k_dense_replace", 0) and i % config.get("moe_layer_freq", 1) == 0)
+    first = _int_or(config, "first_k_dense_replace", 0, least=0)
+    return i >= first and i % _int_or(config, "moe_layer_freq", 1) == 0
 
 
 def _interleaved(config: Config, i: int) -> bool:
     """Llama 4's rule: ``moe_layers``, else every ``interleave_moe_layer_step``-th layer."""
-    listed = config.get("moe_layers")
-    return i in listed if listed else (i + 1) % config.get("interleave_moe_layer_step", 1) == 0
+    listed = _list(config, "moe_layers", int)
+    return i in listed if listed else (i + 1) % _int_or(config, "interleave_moe_layer_step", 1) == 0
 
 
 def _qwen_window(config: Config, i: int) -> bool:
-    return bool(config.get("use_sliding_window")) and i >= config.get("max_window_layers", 0)
+    return _flag(config, "use_sliding_window") and i >= _int_or(config, "max_window_layers", 0, least=0)
 
 
 def _every(period: int) -> Callable[[Config, int], bool]:
     """All but every ``period``-th layer keep a window (Gemma 2: 2, Gemma 3: 6, gpt-oss: 2, Llama 4: 4)."""
-    return lambda config, i: (i + 1) % config.get("sliding_window_pattern", period) != 0
+    return lambda config, i: (i + 1) % _int_or(config, "sliding_window_pattern", period) != 0
 
 
 _QWEN3_NEXT = Family(bias="config", qk_norm="head", query_gate=True, shared_gate=True, is_moe=_sparse_step)
@@ -150,13 +151,14 @@ FAMILIES: dict[str, Family] = {
 def model_facts(config: Config, source: str) -> ModelFacts:
     """The facts of the language model that ``config`` (a Hugging Face config) describes.
 
-    Raises UnsupportedArchitectureError, naming the architecture, and InputError, naming the missing key.
+    Raises UnsupportedArchitectureError, naming the architecture, and InputError, naming the key that is
+    missing or of the wrong kind, and what it should be.
     """
     text, family = text_config(config), _family(config)
     stack = layers(config)
     hidden, vocab = _int(text, "hidden_size"), _int(text, "vocab_size")
-    tied = text.get("tie_word_embeddings", family.tied)
-    embedding = vocab * hidden * (1 if tied else 2) + (vocab if text.get("lm_head_bias") else 0)
+    tied = _flag(text, "tie_word_embeddings", family.tied)
+    embedding = vocab * hidden * (1 if tied else 2) + (vocab if _flag(text, "lm_head_bias") else 0)
     final_norm = hidden * (2 if family.norm_bias else 1)
     routed = sum(layer.feed_forward.routed for layer in stack)
     always = sum(layer.attention.weights + layer.feed_forward.always + layer.norms for layer in stack)
@@ -166,7 +168,7 @@ def model_facts(config: Config, source: str) -> ModelFacts:
         kind: sum(a.attention.cache_bytes for a in stack if a.attention.cache == kind) for kind in _KINDS
     }
     return ModelFacts(
-        architecture=(config.get("architectures") or [config["model_type"]])[0],
+        architecture=_architecture(config),
         kind="moe" if routed else "dense",
         total_params=total,
         active_params=active,
@@ -179,7 +181,7 @@ def model_facts(config: Config, source: str) -> ModelFacts:
         layers=len(stack),
         experts=_experts(text) if routed else None,
         experts_per_token=_int(text, "num_experts_per_tok") if routed else None,
-        max_context_tokens=text.get("max_position_embeddings"),
+        max_context_tokens=_optional(text, "max_position_embeddings"),
         attention_heads=_int(text, "num_attention_heads"),
         kv_heads=1 if family.mla else _kv_heads(text),
         source=source,
@@ -192,17 +194,21 @@ def layers(config: Config) -> tuple[Layer, ...]:
     norms = family.norms_per_layer * _int(text, "hidden_size") * (2 if family.norm_bias else 1)
     return tuple(
         Layer(_attention(text, family, i), _feed_forward(text, family, i), norms)
-        for i in range(_int(text, "num_hidden_layers"))
+        for i in range(_int_or(text, "num_hidden_layers", None, most=_MOST_LAYERS))
     )
 
 
 def text_config(config: Config) -> Config:
     """The language model's part of a config; top-level keys (``tie_word_embeddings``) fill its gaps."""
     nested = config.get("text_config")
-    return {**config, **nested} if isinstance(nested, dict) else config
+    if nested is not None and not isinstance(nested, dict):
+        raise _wrong(config, "text_config", "an object")
+    return {**config, **nested} if nested else config
 
 
 _KINDS: tuple[Literal["full", "window", "state"], ...] = ("full", "window", "state")
+_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
+_MOST_LAYERS = 10_000  # a typing error beyond this would be counted for minutes
 
 # ------------------------------------------------------------------------------------------- blocks
 
@@ -221,7 +227,7 @@ def _attention(c: Config, family: Family, i: int) -> Attention:
     )
     query = heads * width * (2 if family.query_gate else 1)
     weights = hidden * (query + 2 * kv * width + heads * width)
-    wanted = bool(c.get("attention_bias"))
+    wanted = _flag(c, "attention_bias")
     if family.bias in ("qkv", "all") or (family.bias.startswith("config") and wanted):
         weights += query + 2 * kv * width
     if family.bias == "all" or (family.bias == "config" and wanted):
@@ -233,7 +239,7 @@ def _attention(c: Config, family: Family, i: int) -> Attention:
 def _query_key_norm(c: Config, family: Family, heads: int, kv: int, width: int) -> int:
     if family.qk_norm == "width":
         return (heads + kv) * width
-    head = family.qk_norm == "head" or (family.qk_norm == "config_head" and c.get("use_qk_norm"))
+    head = family.qk_norm == "head" or (family.qk_norm == "config_head" and _flag(c, "use_qk_norm"))
     return 2 * width if head else 0
 
 
@@ -242,11 +248,11 @@ def _latent_attention(c: Config) -> Attention:
     latent of ``kv_lora_rank`` numbers, which with the shared rotary key is all that is cached."""
     hidden, heads = _int(c, "hidden_size"), _int(c, "num_attention_heads")
     nope, rope, value = _int(c, "qk_nope_head_dim"), _int(c, "qk_rope_head_dim"), _int(c, "v_head_dim")
-    latent, low_rank = _int(c, "kv_lora_rank"), c.get("q_lora_rank")
+    latent, low_rank = _int(c, "kv_lora_rank"), _optional(c, "q_lora_rank")
     query = heads * (nope + rope)
     weights = low_rank * (hidden + 1 + query) if low_rank else hidden * query
     weights += hidden * (latent + rope) + latent + latent * heads * (nope + value) + heads * value * hidden
-    if c.get("attention_bias"):
+    if _flag(c, "attention_bias"):
         weights += (low_rank or 0) + latent + rope + hidden
     return Attention(weights, (latent + rope) * CACHE_BYTES)
 
@@ -267,10 +273,11 @@ def _feed_forward(c: Config, family: Family, i: int) -> FeedForward:
     """SwiGLU: gate, up and down, 3 · hidden · width.  A MoE layer has N of them, of which a token uses k."""
     hidden = _int(c, "hidden_size")
     if not family.is_moe(c, i):
-        width = c.get("intermediate_size_mlp") or _int(c, "intermediate_size")
-        return FeedForward(3 * hidden * width + (2 * width + hidden if c.get("mlp_bias") else 0))
-    experts, top_k = _experts(c), _int(c, "num_experts_per_tok")
-    width = c.get("moe_intermediate_size") or _int(c, "intermediate_size")
+        width = _optional(c, "intermediate_size_mlp") or _int(c, "intermediate_size")
+        return FeedForward(3 * hidden * width + (2 * width + hidden if _flag(c, "mlp_bias") else 0))
+    experts = _experts(c)
+    top_k = _int_or(c, "num_experts_per_tok", None, most=experts)
+    width = _optional(c, "moe_intermediate_size") or _int(c, "intermediate_size")
     expert = 3 * hidden * width + (2 * width + hidden if family.expert_bias else 0)
     router = hidden * experts + (experts if family.expert_bias else 0)
     shared = 3 * hidden * _shared_width(c, width) + (hidden if family.shared_gate else 0)
@@ -281,22 +288,24 @@ def _shared_width(c: Config, width: int) -> int:
     """Width of the experts that every token uses: one of its own size, or some of the routed ones' size."""
     if c.get("model_type") in ("llama4", "llama4_text"):
         return width
-    return int(c.get("shared_expert_intermediate_size") or (c.get("n_shared_experts") or 0) * width)
+    own_size = _int_or(c, "shared_expert_intermediate_size", 0, least=0)
+    return own_size or _int_or(c, "n_shared_experts", 0, least=0) * width
 
 
 def _cache_kind(c: Config, family: Family, i: int) -> Literal["full", "window", "state"]:
-    types = c.get("layer_types")
-    interval = c.get("full_attention_interval")
+    types, interval = _list(c, "layer_types", str), _optional(c, "full_attention_interval")
     if types and i < len(types):
         kind = types[i]
     elif interval and "linear_num_value_heads" in c:
         kind = "full_attention" if (i + 1) % interval == 0 else "linear_attention"
     else:
         kind = "sliding_attention" if family.windowed(c, i) else "full_attention"
+    if kind not in _LAYER_TYPES:
+        raise UnsupportedArchitectureError(f"layer type {_short(kind)} has no closed form here")
     if kind == "linear_attention":
         return "state"
     window = _window(c)
-    reaches = window is None or window >= (c.get("max_position_embeddings") or window + 1)
+    reaches = window is None or window >= (_optional(c, "max_position_embeddings") or window + 1)
     return "full" if kind == "full_attention" or reaches else "window"
 
 
@@ -304,38 +313,86 @@ def _cache_kind(c: Config, family: Family, i: int) -> Literal["full", "window", 
 
 
 def _family(config: Config) -> Family:
-    kind = str(config.get("model_type"))
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise _wrong(config, "model_type", "a string")
     family = FAMILIES.get(kind) or FAMILIES.get(kind.removesuffix("_text"))
     if family is None:
-        name = (config.get("architectures") or [kind])[0]
         raise UnsupportedArchitectureError(
-            f"architecture {name} (model_type {kind!r}) has no closed form here{nearest(kind, FAMILIES)}"
+            f"architecture {_architecture(config)} (model_type {_short(kind)}) has no closed form here"
+            f"{nearest(kind, FAMILIES)}"
         )
     return family
 
 
-def _int(c: Config, key: str) -> int:
+def _architecture(config: Config) -> str:
+    return str((_list(config, "architectures", str) or [config["model_type"]])[0])
+
+
+def _wrong(c: Config, key: str, expected: str) -> InputError:
     value = c.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        found = "is missing" if value is None else f"is {value!r}, not a whole number"
-        raise InputError(f"config.json of a {c.get('model_type')!r} model: {key} {found}")
+    found = "missing" if value is None else _short(value)
+    return InputError(
+        f"config of a {_short(c.get('model_type'))} model: {key} is {found}, expected {expected}"
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _int_or(c: Config, key: str, default: int | None, least: int = 1, most: int = 1 << 62) -> int:
+    """A whole number within bounds; ``default`` where the key is missing or null, unless that is None."""
+    value = default if c.get(key) is None else c[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        bounds = f"from {least} up" if most == 1 << 62 else f"from {least} to {most}"
+        raise _wrong(c, key, f"a whole number {bounds}")
+    return value
+
+
+def _int(c: Config, key: str) -> int:
+    return _int_or(c, key, None)
+
+
+def _optional(c: Config, key: str) -> int | None:
+    return None if c.get(key) is None else _int(c, key)
+
+
+def _flag(c: Config, key: str, default: bool = False) -> bool:
+    value = c.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(c, key, "true or false")
+    return default if value is None else value
+
+
+def _list(c: Config, key: str, of: type) -> list[Any] | None:
+    value = c.get(key)
+    whole = isinstance(value, list) and all(type(each) is of for each in value)
+    if value is not None and not whole:
+        raise _wrong(c, key, f"a list of {'strings' if of is str else 'whole numbers'}")
     return value
 
 
 def _kv_heads(c: Config) -> int:
-    return _int(c, "num_key_value_heads") if c.get("num_key_value_heads") else _int(c, "num_attention_heads")
+    heads = _int(c, "num_attention_heads")
+    kv_heads = _int_or(c, "num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise _wrong(c, "num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
+    return kv_heads
 
 
 def _head_dim(c: Config) -> int:
-    return (
-        _int(c, "head_dim") if c.get("head_dim") else _int(c, "hidden_size") // _int(c, "num_attention_heads")
-    )
+    width = _optional(c, "head_dim") or _int(c, "hidden_size") // _int(c, "num_attention_heads")
+    if width < 1:
+        raise _wrong(c, "num_attention_heads", "at most hidden_size")
+    return width
 
 
 def _experts(c: Config) -> int:
     names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return _int(c, next((name for name in names if c.get(name)), names[0]))
+    return _int(c, next((name for name in names if c.get(name) is not None), names[0]))
 
 
 def _window(c: Config) -> int | None:
-    return c.get("sliding_window") or c.get("attention_chunk_size")
+    return _optional(c, "sliding_window") or _optional(c, "attention_chunk_size")

@@ -25,7 +25,6 @@ PIPED_WIDTH = 140
 
 app = typer.Typer(
     name="profile",
-    help="Measure what a language model costs to serve: speed, latency, memory, energy, cost per token.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,6 +63,9 @@ def entry() -> None:
     except typer.TyperException as error:  # a word typer cannot parse
         _say(f"error: {error}")
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder taken away: what was finished is on disk
+        _say(f"error: {error}")
+        sys.exit(ProfilerError.exit_code)
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -76,6 +78,23 @@ def _say(text: str) -> None:
 
 def _out(text: str) -> None:
     sys.stdout.write(text)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from profiler import __version__
+
+        _out(f"profile {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Measure what a language model costs to serve: speed, latency, memory, energy, cost per token."""
 
 
 @app.command()
@@ -113,7 +132,7 @@ def run(
         price=price,
         out=out,
     )
-    plan = prepare.resume(resume) if resume else prepare.prepare(request)
+    plan = prepare.resume(resume, request) if resume else prepare.prepare(request)
     for note in plan.notes:
         _say(note)
     try:
@@ -164,8 +183,8 @@ def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> N
     console.print(report.rich_table(table, console.width))
     for note in report.footnotes(table, comparison.host_differences(results)):
         console.print(f"· {note}", markup=False)
-    for price in sorted({report.price_line(result.manifest) for result in results}):
-        console.print(f"· {price}", markup=False)
+    for line in [*report.empty_runs(results), *sorted({report.price_line(row) for row in table})]:
+        console.print(f"· {line}", markup=False)
 
 
 @app.command("compare")
@@ -175,14 +194,13 @@ def compare_runs(
     price: PriceText = None,
 ) -> None:
     """Print the cost table of sealed runs."""
-    from profiler import comparison, cost, store
+    from profiler import comparison, store
     from profiler.report import table as report
 
     if form not in report.FORMATS:
         raise InputError(f"--format {form}: no such format{nearest(form, report.FORMATS)}")
     results = store.find(runs)
-    gpu = next((g.name for r in results for g in r.manifest.host.gpus), None)
-    rows = comparison.rows(results, cost.parse_price(price, gpu) if price else None)
+    rows = comparison.rows(results, price)
     if form == "table":
         _print_table(rows, results)
     else:
@@ -191,7 +209,7 @@ def compare_runs(
 
 @app.command("list")
 def list_catalog(
-    what: Annotated[str, typer.Argument(help="models, scenarios, gpus, prices or engines.")],
+    what: Annotated[str, typer.Argument(help="models, scenarios, gpus or prices.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show the catalog."""

@@ -38,7 +38,17 @@ ESTIMATES = (
     "input_tokens_mean",
     "output_tokens_mean",
 )
-CONTEXT = ("weights", "repeats", "failures", "status", "host", "notes", "run")
+CONTEXT = (
+    "weights",
+    "repeats",
+    "failures",
+    "status",
+    "price_usd_per_hour",
+    "price_basis",
+    "host",
+    "notes",
+    "run",
+)
 COLUMNS = (
     *IDENTITY,
     *COUNTS,
@@ -50,17 +60,19 @@ NOTE_SEPARATOR = " | "
 HIGHER_IS_BETTER = ("output_tokens_per_s", "requests_per_s", "total_tokens_per_s", "input_tokens_per_s")
 
 
-def rows(runs: Sequence[RunResult], price: Price | None = None) -> list[dict[str, Any]]:
+def rows(runs: Sequence[RunResult], price: str | float | None = None) -> list[dict[str, Any]]:
     """One dict a load point with every name of COLUMNS; None where not measured.
 
-    ``price`` overrides the price each run was made with.
+    ``price`` (USD per hour or a price sheet, as for ``--price``) overrides what each run was made with;
+    a sheet is looked up for each run's own GPU.  Raises InputError.
     """
     measured = [(run, metrics.points(run)) for run in runs]
     table = []
     for run, points in measured:
         siblings = [p for other, found in measured if same_engine(run, other) for p in found]
         prefill = cost.prefill_s_per_token(points) or cost.prefill_s_per_token(siblings)
-        table += [_row(run, point, price or run.manifest.price, prefill) for point in points]
+        paid = cost.parse_price(str(price), _gpu_name(run)) if price is not None else run.manifest.price
+        table += [_row(run, point, paid, prefill) for point in points]
     return table
 
 
@@ -105,6 +117,8 @@ def _row(
         "repeats": point.repeats,
         "failures": ", ".join(f"{n} {what}" for what, n in sorted(point.failures.items())) or None,
         "status": manifest.status,
+        "price_usd_per_hour": price.usd_per_hour if price else None,
+        "price_basis": _basis(price) if price else None,
         "host": manifest.host.hostname_hash,
         "notes": NOTE_SEPARATOR.join([*manifest.engine.notes, *point.notes, *_unmeasured(run, point)])
         or None,
@@ -112,8 +126,17 @@ def _row(
     }
 
 
+def _basis(price: Price) -> str:
+    """Per what the price is, and whose word it is."""
+    low, high = price.low_usd_per_hour, price.high_usd_per_hour
+    spread = f", offers {low:.2f}–{high:.2f}" if low is not None and high is not None else ""
+    return f"per {price.per}-hour, {price.source}{f', {price.date}' if price.date else ''}{spread}"
+
+
 def _unmeasured(run: RunResult, point: metrics.PointResult) -> list[str]:
     """Why there is no power or energy: the probes' own words where no probe could be used."""
+    if run.manifest.engine.device == "remote":
+        return list(dict.fromkeys(point.reasons.values()))
     broken = [
         f"{p.probe}: {p.detail}" for p in run.manifest.probes if not p.usable and p.probe in ENERGY_PROBES
     ]
@@ -152,7 +175,7 @@ def best(table: Sequence[dict[str, Any]], column: str) -> dict[tuple[Any, ...], 
     return {key: pick(held, key=lambda n: table[n][column]) for key, held in groups.items() if len(held) > 1}
 
 
-def compare(paths: Iterable[str | Path], price: Price | None = None) -> pd.DataFrame:
+def compare(paths: Iterable[str | Path], price: str | float | None = None) -> pd.DataFrame:
     """Run folders (or folders of them) → a DataFrame with COLUMNS; not measured is NA."""
     import pandas as pd
 

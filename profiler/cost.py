@@ -16,12 +16,13 @@ the phases.  Where prefill was never measured apart, the last two are None.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from profiler import stats
+from profiler import catalog, stats
 from profiler.errors import InputError
 from profiler.metrics import PointResult
 from profiler.schema import Estimate, Price
@@ -38,9 +39,9 @@ def prefill_s_per_token(points: Iterable[PointResult]) -> Estimate | None:
         rate = fastest.estimates["input_tokens_per_s"]
         return stats.inverted(rate, 1.0) if rate and rate.value > 0 else None
     for point in found:
-        ttft = point.estimates["ttft_s_mean"]
-        if point.point.mode == "closed" and point.point.concurrency == 1 and ttft:
-            return stats.scaled(ttft, 1 / _value(point, "input_tokens_mean"))
+        ttft, prompt = point.estimates["ttft_s_mean"], point.estimates["input_tokens_mean"]
+        if point.point.mode == "closed" and point.point.concurrency == 1 and ttft and prompt:
+            return stats.scaled(ttft, 1 / prompt.value)
     return None
 
 
@@ -135,15 +136,14 @@ def _from_sheet(path: Path, gpu: str | None) -> Price:
         raise InputError(f"--price {path}: neither a number (USD per hour) nor a price sheet that exists")
     try:
         sheet = msgspec.toml.decode(path.read_bytes(), type=Sheet)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from None
-    wanted = (gpu or "machine").lower()
-    rows = [row for row in sheet.price if row.gpu.lower() in wanted]
+    rows = [row for row in sheet.price if _names(row.gpu, gpu)]
     if not rows:
         known = ", ".join(sorted({row.gpu for row in sheet.price}))
         raise InputError(f"{path} has no price for {gpu or 'machine'!r}; it has: {known}")
     row = max(rows, key=lambda each: (len(each.gpu), each.date))
-    if row.usd_per_hour <= 0:
+    if not 0 < row.usd_per_hour < float("inf"):
         raise InputError(f"{path}: usd_per_hour of {row.gpu!r} is {row.usd_per_hour}; a price is positive")
     return Price(
         usd_per_hour=row.usd_per_hour,
@@ -151,3 +151,14 @@ def _from_sheet(path: Path, gpu: str | None) -> Price:
         source=f"{path.name}: {row.source}",
         date=row.date,
     )
+
+
+def _names(written: str, gpu: str | None) -> bool:
+    """Whether a sheet's name means this GPU: a whole-word part of the driver's name (``H100``, not ``A10``
+    for an A100) or the catalog's name for it; ``machine`` where there is none."""
+    if gpu is None:
+        return written.lower() == "machine"
+    spec = catalog.match_gpu(gpu)
+    if spec is not None and written.lower() == spec.gpu.lower():
+        return True
+    return re.search(rf"(?<!\w){re.escape(written)}(?!\w)", gpu, re.IGNORECASE) is not None

@@ -8,6 +8,8 @@ the GPU sets that would do and the nearest model that fits.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ GIB = 1 << 30
 USABLE_FRAC = 0.9  # vLLM's default gpu_memory_utilization; on a CPU the rest is the system's
 GPU_OVERHEAD_BYTES = 2 * GIB  # each: CUDA context and graphs, activations of one prefill step
 CPU_OVERHEAD_BYTES = 1 * GIB  # interpreter, libraries, activations
+CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
 MXFP4_BYTES = 4.25 / 8  # 4 bits and an 8-bit scale for every 32 weights (OCP MX v1.0)
 CGROUP = Path("/sys/fs/cgroup")
@@ -70,7 +73,8 @@ def check_fit(
 ) -> EngineSettings:
     """``settings`` with what was left open decided: ``max_model_len`` is the scenario's longest request, and
     on GPUs ``tensor_parallel`` the smallest power of two that divides the attention heads and holds the
-    whole load; where none does, the largest that holds the weights and one request.
+    whole load; where none does, the largest that holds the weights and one request.  vLLM on a CPU gets
+    a KV cache for the whole load, as far as memory goes (``env["VLLM_CPU_KVCACHE_SPACE"]``, GiB a rank).
 
     ``host_memory_bytes`` is what may be used now (``available_memory_bytes``); it counts without GPUs only.
     Models we know nothing about, and remote ones, pass.  Raises InputError, of several lines.
@@ -84,7 +88,7 @@ def check_fit(
     if not gpus:
         if job.one(0).total_bytes > host_memory_bytes * USABLE_FRAC:
             raise InputError(_advice(job, gpus, host_memory_bytes))
-        return settings
+        return _with_cpu_cache(job, host_memory_bytes)
     sizes = [size for size in _sizes(job, len(gpus)) if job.fits(job.one(size), size, _smallest(gpus))]
     if not sizes:
         raise InputError(_advice(job, gpus, host_memory_bytes))
@@ -93,28 +97,43 @@ def check_fit(
 
 
 def least_bytes(model: Model, settings: EngineSettings, workload: Workload, load: Load) -> int | None:
-    """The least main memory the model can run in without a GPU: for deciding how many may stay up at once.
-    None when the architecture is unknown."""
+    """The least main memory the model can run in without a GPU, with the KV cache that ``settings`` ask for:
+    for deciding how many may stay up at once.  None when the architecture is unknown."""
     if model.facts is None or model.weights == "remote":
         return None
-    return _Job(model, model.facts, settings, workload, load).one(0).total_bytes
+    least = _Job(model, model.facts, settings, workload, load).one(0)
+    return least.total_bytes - least.kv_bytes + max(least.kv_bytes, _cpu_cache_bytes(settings) or 0)
 
 
 def queue_note(
-    model: Model, settings: EngineSettings, workload: Workload, load: Load, memory_bytes: int
+    model: Model,
+    settings: EngineSettings,
+    workload: Workload,
+    load: Load,
+    gpus: tuple[Gpu, ...],
+    host_memory_bytes: int,
 ) -> str | None:
-    """A line for the reader when ``memory_bytes`` (of all devices used) hold less cache than the load can
-    fill: the engine will queue requests, so high concurrencies measure the queue.  None when all fits."""
-    if model.facts is None or model.weights == "remote":
+    """A line for the reader when the machine holds less cache than the load can fill: the engine will queue
+    requests, so high concurrencies measure the queue.  None when all fits or nothing can be known.
+
+    ``settings`` are those :func:`check_fit` returned for the same machine.
+    """
+    if model.facts is None or model.weights == "remote" or settings.kind in ("endpoint", "simulated"):
         return None
     job = _Job(model, model.facts, settings, workload, load)
-    wanted = job.full(settings.tensor_parallel or 0)
-    left = memory_bytes * job.usable_frac - wanted.weights_bytes - wanted.overhead_bytes
-    if wanted.kv_bytes <= left:
+    devices = (settings.tensor_parallel or 1) if gpus else 0
+    least, wanted = job.one(devices), job.full(devices).kv_bytes
+    if gpus:
+        room = job.cache_room(least, devices, _smallest(gpus))
+    elif (told := _cpu_cache_bytes(settings)) is not None:
+        room = told
+    else:
+        room = host_memory_bytes * USABLE_FRAC - least.weights_bytes - least.overhead_bytes
+    if wanted <= room:
         return None
     return (
-        f"{model.name}: {_gib(max(0, left))} left for KV cache, {job.sequences} requests can fill "
-        f"{_gib(wanted.kv_bytes)}: the engine will queue some"
+        f"{_gib(max(0, room))} for KV cache, {job.sequences} requests can fill {_gib(wanted)}: "
+        "the engine will queue some"
     )
 
 
@@ -172,6 +191,10 @@ class _Job(Struct, frozen=True):
         return sum(_mean(length) for length in (self.workload.input_tokens, self.workload.output_tokens))
 
     @property
+    def longest_each(self) -> int:
+        return longest(self.workload.input_tokens) + longest(self.workload.output_tokens)
+
+    @property
     def usable_frac(self) -> float:
         given = self.settings.args.get("gpu_memory_utilization")
         return float(given) if isinstance(given, int | float) else USABLE_FRAC
@@ -180,10 +203,13 @@ class _Job(Struct, frozen=True):
         """For the scenario's largest load, all its requests in the cache at once."""
         return self._need(self.sequences * self.tokens_each, self.sequences, devices)
 
+    def worst(self, devices: int) -> Need:
+        """As ``full``, with every request as long as the scenario's longest."""
+        return self._need(self.sequences * self.longest_each, self.sequences, devices)
+
     def one(self, devices: int) -> Need:
         """For a single request as long as the engine accepts: the least that can run at all."""
-        tokens = longest(self.workload.input_tokens) + longest(self.workload.output_tokens)
-        return self._need(max(tokens, self.settings.max_model_len or 0), 1, devices)
+        return self._need(max(self.longest_each, self.settings.max_model_len or 0), 1, devices)
 
     def _need(self, tokens: int, sequences: int, devices: int) -> Need:
         each = weight_bytes_each(self.model, self.settings.dtype)
@@ -193,12 +219,48 @@ class _Job(Struct, frozen=True):
 
     def fits(self, wanted: Need, devices: int, device_bytes: int) -> bool:
         """Each device holds its share; KV heads split no finer than one head a device."""
+        return wanted.kv_bytes <= self.cache_room(wanted, devices, device_bytes)
+
+    def cache_room(self, wanted: Need, devices: int, device_bytes: int) -> float:
+        """Bytes of cache that the GPUs hold beside the weights; below 0 where not even those fit."""
         ways = min(devices, self.facts.kv_heads or devices)
-        share = (wanted.weights_bytes + wanted.overhead_bytes) / devices + wanted.kv_bytes / ways
-        return share <= device_bytes * self.usable_frac
+        share = (wanted.weights_bytes + wanted.overhead_bytes) / devices
+        return ways * (device_bytes * self.usable_frac - share)
 
     def may_split(self, devices: int) -> bool:
         return (self.facts.attention_heads or devices) % devices == 0
+
+
+# --------------------------------------------------------------------------------- the cache on a CPU
+
+
+def _with_cpu_cache(job: _Job, memory_bytes: int) -> EngineSettings:
+    """vLLM allocates its whole cache at the start; told nothing, it would take most of the machine.
+
+    It refuses to start where less is free than it is told, so beside weights and overhead a second
+    overhead is kept back (the server is two processes); one request is always given its room.
+    """
+    settings, ranks = job.settings, job.settings.tensor_parallel or 1
+    # The variable overrides --kv-cache-memory-bytes, so it is left out where that is given.
+    arguments = {name.replace("-", "_") for name in settings.args}
+    sized = _cpu_cache_bytes(settings) or arguments & {"kv_cache_memory_bytes", "gpu_memory_utilization"}
+    if settings.kind != "vllm" or sized:
+        return settings
+    least = job.one(0)
+    left = memory_bytes * USABLE_FRAC - least.weights_bytes - least.overhead_bytes - CPU_OVERHEAD_BYTES
+    wished = math.ceil(job.worst(0).kv_bytes / ranks / GIB)
+    gib = max(1, math.ceil(least.kv_bytes / ranks / GIB), min(wished, int(left / ranks / GIB)))
+    return msgspec.structs.replace(settings, env={**settings.env, CPU_CACHE_VARIABLE: str(gib)})
+
+
+def _cpu_cache_bytes(settings: EngineSettings) -> int | None:
+    """What vLLM's variable asks for, over all ranks; None where it is not set.  Raises InputError."""
+    given = settings.env.get(CPU_CACHE_VARIABLE, os.environ.get(CPU_CACHE_VARIABLE))
+    if settings.kind != "vllm" or not given:
+        return None
+    if not given.isdecimal() or int(given) == 0:
+        raise InputError(f"{CPU_CACHE_VARIABLE} is {given!r}; give a whole number of GiB, 1 or more")
+    return int(given) * GIB * (settings.tensor_parallel or 1)
 
 
 def _mean(length: int | Length) -> int:
@@ -315,18 +377,11 @@ def _alternatives(job: _Job, gpus: tuple[Gpu, ...], host_memory_bytes: int) -> l
         facts = arch.model_facts(entry.config, entry.source)
         model = Model(name=entry.id, weights=job.model.weights, config=entry.config, facts=facts)
         if _Job(model, facts, job.settings, job.workload, job.load).one(len(gpus)).total_bytes <= room:
-            kin = _kinship(entry.id, job.model.name), facts.kind == job.facts.kind
+            kin = catalog.kinship(entry.id, job.model.name), facts.kind == job.facts.kind
             fitting.append((kin, facts.total_params, entry.computed_vision_params == 0, entry.id))
     near = [max(fitting)[-1]] if fitting else []
     builtin = "tiny-moe" if job.facts.kind == "moe" else "tiny-dense"
     return [f"--model {name}" for name in (*near, builtin)]
-
-
-def _kinship(one: str, other: str) -> int:
-    """2 for the same family (``Qwen/Qwen2.5-…``), 1 for the same maker, else 0."""
-    (maker, _, base), (other_maker, _, other_base) = one.lower().partition("/"), other.lower().partition("/")
-    same_family = base.split("-", 1)[0] == other_base.split("-", 1)[0]
-    return (1 + same_family) if maker == other_maker else 0
 
 
 def _gib(size: float) -> str:

@@ -12,6 +12,7 @@ repeat, and every repeat is a fresh engine start, the unit of replication that r
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from msgspec.structs import replace as replace_struct
 from profiler import __version__, scenario, store
 from profiler.engines import open_engine
 from profiler.engines.base import RunningEngine
-from profiler.errors import EngineError, InputError, LoadError, ProfilerError
+from profiler.errors import EngineError, InputError, LoadError, ProfilerError, StoreError
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.probe import probe_endpoint
 from profiler.loadgen.worker import LoadWorker
@@ -39,10 +40,11 @@ from profiler.schema import (
     Memory,
     Model,
     Window,
+    is_secret,
 )
 from profiler.telemetry import Sampler
 
-SECRET = re.compile(r"(?i)(token|api_key|secret|password)$")
+MAX_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,11 @@ def execute(plan: Plan, show: Show) -> list[Path]:
     """
     slots = list(schedule(len(plan.models), scenario.points(plan.scenario), plan.repeats, plan.exclusive))
     with ExitStack() as stack:
-        subjects = [Subject(plan, number) for number in range(len(plan.models))]
+        subjects: list[Subject] = []
         stack.callback(_stop_all, subjects)
         try:
+            for number in range(len(plan.models)):
+                subjects.append(Subject(plan, number))
             worker = stack.enter_context(LoadWorker())
             for left, slot in _undone(slots, subjects):
                 _one_window(subjects, slot, left, worker, show)
@@ -102,8 +106,12 @@ def execute(plan: Plan, show: Show) -> list[Path]:
                 subject.writer.seal()
         except BaseException as error:
             for subject in subjects:
-                subject.mark(error)
+                with suppress(StoreError):  # a full disk: the journal that is there stays
+                    subject.mark(error)
             raise
+        finally:
+            for subject in subjects:
+                subject.writer.close()
     return [subject.writer.folder for subject in subjects]
 
 
@@ -139,18 +147,19 @@ class Subject:
         self._stack: ExitStack | None = None
         before = plan.resumed[number] if plan.resumed else None
         self.writer = (
-            store.RunWriter(before.folder, before.manifest)
+            store.RunWriter.reopen(before)
             if before
-            else store.RunWriter.create(plan.out, self._manifest())
+            else store.RunWriter.create(plan.out, self._manifest(number))
         )
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self, number: int) -> Manifest:
         plan = self.plan
         utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         digest = scenario.digest(plan.scenario)
+        own = hashlib.sha256(f"{digest} {plan.group} {number}".encode()).hexdigest()
         return Manifest(
             schema_version=SCHEMA_VERSION,
-            run_id=f"{self.model.name.rsplit('/', 1)[-1]}-{plan.scenario.name}-{utc}-{digest[:8]}",
+            run_id=f"{_in_a_path(self.model.name)}-{_in_a_path(plan.scenario.name)}-{utc}-{own[:8]}",
             group=plan.group,
             tool_version=__version__,
             status="running",
@@ -245,14 +254,20 @@ class Subject:
         self.writer.update(status=status, reason=reason)
 
 
+def _in_a_path(name: str) -> str:
+    """The last part of a model's or scenario's name, fit for any file system."""
+    return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1])[:MAX_NAME]
+
+
 def without_secrets(settings: EngineSettings) -> EngineSettings:
     """The settings as they may stand in a manifest: tokens and keys are left out, not masked, so that a
     resumed run takes them from the environment again."""
+    return replace_struct(settings, env=_safe(settings.env), args=_safe(settings.args))
 
-    def safe(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if not SECRET.search(name)}
 
-    return replace_struct(settings, env=safe(settings.env), args=safe(settings.args))
+def _safe(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in values.items() if not is_secret(name)}
+    return {name: _safe(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def describe(error: BaseException) -> tuple[str, str]:

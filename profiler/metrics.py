@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 LATENCIES = ("ttft_s", "itl_s", "tpot_s", "e2e_s")
+OF_PROMPTS = ("input_tokens_per_s", "total_tokens_per_s")
 RATES = ("output_tokens_per_s", "input_tokens_per_s", "total_tokens_per_s", "requests_per_s")
 BATCHES = 20
 NOT_MEASURED = ("ok", "cancelled")
@@ -54,7 +55,8 @@ def points(run: RunResult) -> list[PointResult]:
 
 
 def _point(run: RunResult, windows: list[Window]) -> PointResult:
-    seen = [WindowView(window, run.requests) for window in windows]
+    views = [WindowView(window, run.requests) for window in windows]
+    seen = [view for view in views if view.outcome]
     steady = [view for view in seen if view.span_s is not None]
     estimates: dict[str, Estimate | None] = {}
     for name in RATES:
@@ -73,7 +75,7 @@ def _point(run: RunResult, windows: list[Window]) -> PointResult:
         dict(failures),
         estimates | powered | _memory(run, windows),
         reasons,
-        tuple(_notes(steady, windows)),
+        (*_lost(views), *_notes(steady, windows)),
     )
 
 
@@ -116,6 +118,21 @@ class WindowView:
             if (inside or self.span_s is None) and outcome not in NOT_MEASURED:
                 yield outcome
 
+    def beyond_pieces(self) -> Ints:
+        """Output tokens of each measured request less those its arrivals show: engines that return text
+        only may send several tokens in one piece, or one in several; 0 for the other requests."""
+        import numpy as np
+
+        shown = self.per_request(*self.arrivals())
+        return np.where(self.measured, self["output_tokens"] - shown, 0).astype(np.int64)
+
+    def per_request(self, row: Ints, _times: Ints, tokens: Ints) -> Floats:
+        """Tokens of all arrivals of each request."""
+        import numpy as np
+
+        # Without a single arrival bincount forgets the type of its weights.
+        return np.bincount(row, weights=tokens, minlength=len(self.outcome)).astype(np.float64)
+
     def arrivals(self) -> tuple[Ints, Ints, Ints]:
         """All token arrivals: (request row, time in ns, tokens), one element an arrival."""
         import numpy as np
@@ -137,7 +154,7 @@ def _arrived_output(view: WindowView) -> tuple[Ints, Floats]:
     import numpy as np
 
     row, times, pieces = view.arrivals()
-    seen = np.bincount(row, weights=pieces, minlength=len(view.outcome))
+    seen = view.per_request(row, times, pieces)
     share = np.divide(view["output_tokens"], seen, out=np.ones_like(seen), where=seen > 0)
     return times, pieces * share[row]
 
@@ -150,7 +167,7 @@ def _events(view: WindowView, name: str) -> list[tuple[Ints, Floats]]:
         return [_arrived_output(view)]
     if name == "input_tokens_per_s":
         # A prompt is worked off when its first token comes out.
-        return [(view["first_ns"], np.maximum(view["input_tokens"], 0).astype(float))]
+        return [(view["first_ns"], view["input_tokens"].astype(float))]
     if name == "total_tokens_per_s":
         return _events(view, "input_tokens_per_s") + _events(view, "output_tokens_per_s")
     done = np.where(view._has_outcome("ok"), view["done_ns"], -1)
@@ -160,7 +177,7 @@ def _events(view: WindowView, name: str) -> list[tuple[Ints, Floats]]:
 def _rate(steady: list[WindowView], name: str) -> Estimate | None:
     import numpy as np
 
-    if not steady:
+    if not steady or (name in OF_PROMPTS and any(_prompts_unknown(view) for view in steady)):
         return None
     rates = []
     for view in steady:
@@ -169,6 +186,12 @@ def _rate(steady: list[WindowView], name: str) -> Estimate | None:
     if len(rates) > 1 or steady[0].window.point.mode == "batch":
         return stats.over_repeats(rates)
     return stats.of_batches(_sliced(steady[0], name)) if rates[0] > 0 else stats.over_repeats(rates)
+
+
+def _prompts_unknown(view: WindowView) -> bool:
+    """Whether the length of any prompt that counts, or was measured, is not known."""
+    counts = _within(view, view["first_ns"]) | view.measured
+    return bool((view["input_tokens"][counts] < 0).any())
 
 
 def _sliced(view: WindowView, name: str) -> Floats:
@@ -200,7 +223,8 @@ def latency_samples(view: WindowView, name: str) -> Floats:
 
 
 def _gaps(view: WindowView) -> Floats:
-    """Gaps between token arrivals; a chunk of k tokens is one gap and k − 1 zero gaps."""
+    """Gaps between token arrivals; a chunk of k tokens is one gap and k − 1 zero gaps, and so is a piece
+    of text that holds k tokens by the server's count."""
     import numpy as np
 
     row, times, tokens = view.arrivals()
@@ -208,7 +232,7 @@ def _gaps(view: WindowView) -> Floats:
     row, times, tokens = row[kept], times[kept], tokens[kept]
     same = row[1:] == row[:-1]
     gaps = (times[1:] - times[:-1])[same] / 1e9
-    together = int((tokens - 1).clip(min=0).sum())
+    together = int((tokens - 1).clip(min=0).sum() + view.beyond_pieces().clip(min=0).sum())
     return np.concatenate([gaps, np.zeros(together)])
 
 
@@ -255,10 +279,16 @@ def _mean_count(steady: list[WindowView], name: str) -> Estimate | None:
 
 
 def _energy(run: RunResult, steady: list[WindowView]) -> tuple[dict[str, Estimate | None], dict[str, str]]:
-    """Mean power and energy per output token over the very windows the rates come from."""
+    """Mean power and energy per output token over the very windows the rates come from.
+
+    What is sampled is this machine: it says nothing of an endpoint that runs elsewhere.
+    """
     gpus = run.manifest.engine.gpus
     found: dict[str, list[float]] = {"power_w_mean": [], "energy_j_per_output_token": []}
     reasons: dict[str, str] = {}
+    if run.manifest.engine.device == "remote":
+        elsewhere = "the endpoint runs elsewhere: its power is not measured"
+        return dict.fromkeys(found), dict.fromkeys(found, elsewhere)
     for view in steady:
         reading = energy.over_window(run.samples, view.start, view.end, gpus)
         per_token, reason = energy.joules_per_token(reading, _tokens_in(view))
@@ -296,10 +326,21 @@ def _exact(value: int | None) -> Estimate | None:
     return None if value is None else Estimate(float(value))
 
 
+def _lost(views: list[WindowView]) -> Iterator[str]:
+    for view in views:
+        if view.span_s is not None and not view.outcome:
+            yield f"window {view.window.index}: its requests are missing"
+
+
 def _notes(steady: list[WindowView], windows: list[Window]) -> Iterable[str]:
     yield from sorted({window.trouble for window in windows if window.trouble})
-    if any(int((view.arrivals()[2] > 1).sum()) for view in steady):
+    beyond = [view.beyond_pieces() for view in steady]
+    if any((more > 0).any() for more in beyond) or any((view.arrivals()[2] > 1).any() for view in steady):
         yield "the engine sent several tokens in one chunk: ITL holds zero gaps, read TPOT beside it"
+    if any((more < 0).any() for more in beyond):
+        yield "the engine sent some tokens in several pieces: ITL is between pieces, read TPOT beside it"
+    if any(_prompts_unknown(view) for view in steady):
+        yield "input tokens n/a: the endpoint does not say how long every prompt was"
     lag = [w.audit.send_lag_p99_s for w in windows if w.audit and w.audit.send_lag_p99_s is not None]
     if lag and max(lag) > 0.001:
         yield f"client lag: requests left up to {max(lag) * 1e3:.1f} ms (p99) after they were due"

@@ -135,6 +135,8 @@ def _facts(config: dict[str, Any], source: str) -> tuple[ModelFacts | None, tupl
         return arch.model_facts(config, source), ()
     except arch.UnsupportedArchitectureError as error:
         return None, (f"{error}: no size check before the start, no ceilings beside the results",)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def _catalog_facts(entry: CatalogModel) -> ModelFacts:
@@ -146,11 +148,21 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
         raise InputError(f"model {path.parent}: no config.json there; a local model needs one") from None
-    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON config: {error}") from None
     if "model_type" not in config:
         raise InputError(f"{path}: not a Hugging Face model config: model_type is missing")
+    _check_quantization(config, path)
     return config
+
+
+def _check_quantization(config: dict[str, Any], path: Path) -> None:
+    found = config.get("quantization_config")
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"{path}: quantization_config is {found!r:.60}, expected an object")
+    method = (found or {}).get("quant_method")
+    if method is not None and not isinstance(method, str):
+        raise InputError(f"{path}: quantization_config.quant_method is {method!r:.60}, expected a string")
 
 
 def _is_path(name: str) -> bool:

@@ -21,6 +21,7 @@ from profiler.schema import EngineSettings, Gpu, Host, Model, Price, Scenario
 from profiler.store import RunResult
 
 ENGINES = get_args(get_type_hints(EngineSettings)["kind"])
+DEFAULT_SCENARIO = "chat"
 PROBE_TIMEOUT_S = 20.0
 LAUNCHED = ("vllm", "transformers")
 BOOT_TOLERANCE_NS = 60 * 10**9  # the calendar clock may be stepped a little
@@ -31,7 +32,7 @@ class Request:
     """What a user asked of ``profile run``, word for word."""
 
     models: Sequence[str]
-    scenario: str
+    scenario: str = DEFAULT_SCENARIO
     overrides: Sequence[str] = ()
     engine: str | None = None
     url: str | None = None
@@ -75,12 +76,13 @@ def prepare(request: Request) -> Plan:
     Raises InputError, with the mend, for anything that cannot work; starts and writes nothing.
     """
     what = scenario.load(request.scenario, _overrides(request))
+    _check_words(request)
     if not request.models and what.engine.kind != "endpoint":
         raise InputError("which model? give --model NAME (`profile list models` shows what is known)")
     machine = host.collect()
-    price = _price(request.price, machine.gpus)
     chosen = _models(request, what.engine)
     kind = choose_kind(what.engine)
+    price = _price(request.price, machine.gpus if kind in LAUNCHED else ())
     settings = tuple(_settings(model, what, kind, machine) for model in chosen)
     store.check_writable(request.out)
     return Plan(
@@ -91,7 +93,7 @@ def prepare(request: Request) -> Plan:
         out=request.out,
         exclusive=_exclusive(what, kind, machine, chosen, settings),
         price=price,
-        notes=_notes(what, kind, chosen, settings),
+        notes=_notes(what, kind, machine, chosen, settings),
     )
 
 
@@ -106,30 +108,36 @@ def _settings(model: Model, what: Scenario, kind: Kind, machine: Host) -> Engine
 
 
 def _notes(
-    what: Scenario, kind: Kind, chosen: tuple[Model, ...], settings: tuple[EngineSettings, ...]
+    what: Scenario, kind: Kind, machine: Host, chosen: tuple[Model, ...], settings: tuple[EngineSettings, ...]
 ) -> tuple[str, ...]:
     """What a user should know before the start, each once."""
     found = [f"{model.name}: {note}" for model in chosen for note in model.notes]
     if kind in LAUNCHED:
         memory = fit.available_memory_bytes()
         queues = [
-            (model.name, fit.queue_note(model, each, what.workload, what.load, memory))
+            (model.name, fit.queue_note(model, each, what.workload, what.load, machine.gpus, memory))
             for model, each in zip(chosen, settings, strict=True)
         ]
         found += [f"{name}: {note}" for name, note in queues if note]
     return tuple(dict.fromkeys(found))
 
 
-def resume(folder: Path) -> Plan:
+def resume(folder: Path, request: Request) -> Plan:
     """The plan of an interrupted run, with the runs it was interleaved with, to be completed.
 
-    Raises InputError when the folder is sealed, the machine or its software has changed since, or it has
-    been restarted (its monotonic clock began anew, so old and new windows cannot share a folder).
+    Raises InputError when ``request`` asks for anything else, the folder is sealed, the machine or its
+    software has changed since, or it has been restarted (its monotonic clock began anew, so old and new
+    windows cannot share a folder).
     """
+    if request != Request(models=request.models or (), scenario=DEFAULT_SCENARIO) or request.models:
+        raise InputError(
+            "--resume goes on as the run was begun: leave out all options but --json and --quiet"
+        )
     run = store.load(folder)
     if run.manifest.status == "complete":
         raise InputError(f"{folder} is complete; nothing is left to resume")
-    group = store.group(folder.absolute().parent, run.manifest.group)
+    around = store.group(folder.absolute().parent, run.manifest.group)
+    group = [each for each in around if each.manifest.status != "complete"]
     machine = host.collect()
     _check_same_machine(run, machine)
     first = run.manifest
@@ -156,6 +164,18 @@ def _check_same_machine(run: RunResult, machine: Host) -> None:
         raise InputError(f"{run.folder} was begun before this machine restarted; measure it anew")
 
 
+def _check_words(request: Request) -> None:
+    """Refuse words that would otherwise have no effect."""
+    if request.weights not in models.WEIGHTS:
+        raise InputError(
+            f"--weights {request.weights}: no such kind{nearest(request.weights, models.WEIGHTS)}"
+        )
+    if any(not name.strip() for name in request.models):
+        raise InputError("--model: the name is empty")
+    if request.key_env and not (request.url or request.engine == "endpoint"):
+        raise InputError("--key-env names the key of a server: it goes with --url")
+
+
 def _overrides(request: Request) -> list[str]:
     words = list(request.overrides)
     if request.engine is not None:
@@ -166,8 +186,8 @@ def _overrides(request: Request) -> list[str]:
         if request.engine not in (None, "endpoint"):
             raise InputError(f"--url goes with --engine endpoint, not {request.engine}")
         words += ["engine.kind=endpoint", f"engine.args.url={request.url!r}"]
-        if request.key_env is not None:
-            words.append(f"engine.args.key_env={request.key_env!r}")
+    if request.key_env is not None:
+        words.append(f"engine.args.key_env={request.key_env!r}")
     return words
 
 

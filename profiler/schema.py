@@ -7,6 +7,7 @@ processes of a host.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
@@ -54,8 +55,8 @@ class Load(Settings, frozen=True, kw_only=True):
 
 
 class Measure(Settings, frozen=True, kw_only=True):
-    """How long to look.  A closed-loop window ends once it has lasted ``window_s`` and seen
-    ``min_requests``, and one request a slot on average, complete; or at ``max_window_s``."""
+    """How long to look.  A closed-loop window ends at the first whole multiple of ``window_s`` by which
+    ``min_requests``, and one request a slot on average, were completed in it; or at ``max_window_s``."""
 
     warmup_s: Annotated[float, Meta(ge=0)] = 5.0
     window_s: Seconds = 30.0
@@ -364,3 +365,19 @@ class Estimate(Struct, frozen=True):
     high: float | None = None
     n: int = 1
     over: str | None = None
+
+
+# ---------------------------------------------------------------------------------- what is kept secret
+
+_SECRET = re.compile(r"(^|_)(token|(api)?key|secret|password|credential)s?($|_)")
+_NO_SECRET = re.compile(
+    r"key_env|tokenizer.*|(max|num)_.*|(.*_)?tokens(_.*)?|(.*_)?per_token"
+    r"|(bos|eos|pad|unk|sep|cls|mask)_token|(.*_)?token_ids?"
+)
+
+
+def is_secret(name: str) -> bool:
+    """Whether an argument or environment variable of this name holds a credential: its value never reaches
+    a run folder.  ``HF_TOKEN`` and ``api-key`` do; ``eos_token`` and counts of tokens do not."""
+    plain = name.lower().replace("-", "_")
+    return _SECRET.search(plain) is not None and _NO_SECRET.fullmatch(plain) is None

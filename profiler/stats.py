@@ -88,7 +88,7 @@ def quantile(values: NDArray[np.float64], q: float) -> Estimate:
     below = bdtr(np.arange(n + 1), n, q)
     tail = (1 - CONFIDENCE) / 2
     low = int(np.searchsorted(below, tail, side="right")) - 1
-    high = int(np.searchsorted(below, 1 - tail)) + 1
+    high = int(np.searchsorted(below, 1 - tail))
     return Estimate(
         float(np.quantile(ordered, q)),
         float(ordered[low]) if low >= 0 else None,

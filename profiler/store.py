@@ -11,9 +11,11 @@ History of the schema (readers accept every version):
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,17 +28,30 @@ from profiler.records import requests_schema
 from profiler.schema import SCHEMA_VERSION, Manifest, Window
 
 MANIFEST, JOURNAL, PARTS = "manifest.json", "journal.json", "parts"
+LOCK = "lock"
 REQUESTS, TELEMETRY, SAMPLES = "requests.parquet", "telemetry.parquet", "telemetry.part"
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write a record as JSON so that a reader sees the old file or the new one, never half."""
+    """Write a record as JSON so that a reader sees the old file or the new one, never half.
+
+    Raises StoreError when it cannot be written.
+    """
     beside = path.with_suffix(".tmp")
-    with beside.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(value), indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with _writing(path):
+        with beside.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(value), indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def check_writable(out: Path, need_bytes: int = 64 << 20) -> None:
@@ -62,21 +77,38 @@ def check_writable(out: Path, need_bytes: int = 64 << 20) -> None:
 
 @dataclass
 class RunWriter:
-    """The run folder being written.  ``manifest`` always mirrors ``journal.json``."""
+    """The run folder being written.  ``manifest`` always mirrors ``journal.json``.
+
+    The folder is locked for as long as the writer is open; the lock dies with the process.
+    """
 
     folder: Path
     manifest: Manifest
+    _lock: int
 
     @classmethod
     def create(cls, out: Path, manifest: Manifest) -> RunWriter:
+        """A new run folder; raises StoreError."""
         folder = out / manifest.run_id
         try:
             (folder / PARTS).mkdir(parents=True)
         except OSError as error:
             raise StoreError(f"cannot create {folder}: {error.strerror}") from None
-        writer = cls(folder, manifest)
+        writer = cls(folder, manifest, _locked(folder))
         writer.update()
         return writer
+
+    @classmethod
+    def reopen(cls, run: RunResult) -> RunWriter:
+        """Go on with an interrupted run; raises InputError while another process writes it."""
+        lock = _locked(run.folder)
+        return cls(run.folder, load(run.folder).manifest, lock)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     @property
     def samples_path(self) -> Path:
@@ -103,18 +135,44 @@ class RunWriter:
         write_json(self.folder / MANIFEST, self.manifest)
         shutil.rmtree(self.folder / PARTS)
         (self.folder / JOURNAL).unlink()
+        self.close()
 
     def discard(self) -> None:
         """Remove a folder in which nothing was measured."""
+        self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _locked(folder: Path) -> int:
+    """An open descriptor that holds the folder's lock; raises InputError when another process has it."""
+    descriptor = os.open(folder / PARTS / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from None
+    return descriptor
 
 
 def _write_table(path: Path, table: Any) -> None:
     import pyarrow.parquet as pq
 
     beside = path.with_suffix(".tmp")
-    pq.write_table(table, beside, compression="zstd")
-    os.replace(beside, path)
+    with _writing(path):
+        pq.write_table(table, beside, compression="zstd")
+        os.replace(beside, path)
+
+
+def _read_table(path: Path) -> Any:
+    """A parquet file's table; raises InputError when it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Not read_table: that imports pandas.
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); measure this run anew") from None
 
 
 @dataclass(frozen=True)
@@ -128,24 +186,21 @@ class RunResult:
     def requests(self) -> Any:
         """pyarrow table, one row a request, of the manifest's windows."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         whole = self.folder / REQUESTS
         if whole.exists():
-            return pq.ParquetFile(whole).read()
+            return _read_table(whole)
         parts = [self.folder / PARTS / f"requests-{w.index:05d}.parquet" for w in self.manifest.windows]
-        tables = [pq.ParquetFile(part).read() for part in parts if part.exists()]
+        tables = [_read_table(part) for part in parts if part.exists()]
         return pa.concat_tables(tables) if tables else requests_schema().empty_table()
 
     @cached_property
     def samples(self) -> Any:
         """pyarrow table ``t_ns, source, name, value``: everything the sampler saw."""
-        import pyarrow.parquet as pq
-
         from profiler.samples import read_samples
 
         whole = self.folder / TELEMETRY
-        return pq.ParquetFile(whole).read() if whole.exists() else read_samples(self.folder / PARTS / SAMPLES)
+        return _read_table(whole) if whole.exists() else read_samples(self.folder / PARTS / SAMPLES)
 
 
 def load(path: Path | str) -> RunResult:
@@ -182,7 +237,7 @@ def find(paths: Iterable[Path | str]) -> list[RunResult]:
     """
     found: list[RunResult] = []
     for path in map(Path, paths):
-        inside = sorted(p.parent for name in (MANIFEST, JOURNAL) for p in path.glob(f"*/{name}"))
+        inside = _folders(path)
         if (path / MANIFEST).exists() or (path / JOURNAL).exists() or not inside:
             found.append(load(path))
         else:
@@ -190,8 +245,18 @@ def find(paths: Iterable[Path | str]) -> list[RunResult]:
     return found
 
 
+def _folders(out: Path) -> list[Path]:
+    """The run folders in ``out``, each once (a crash while sealing leaves manifest and journal)."""
+    return sorted({file.parent for name in (MANIFEST, JOURNAL) for file in out.glob(f"*/{name}")})
+
+
 def group(out: Path, name: str) -> list[RunResult]:
-    """The runs under ``out`` that were interleaved as group ``name``, sealed or not, oldest first."""
-    files = [file for kind in (MANIFEST, JOURNAL) for file in out.glob(f"*/{kind}")]
-    found = [load(file.parent) for file in files]
+    """The runs under ``out`` that were interleaved as group ``name``, sealed or not, oldest first.
+
+    Folders that cannot be read are somebody else's and left alone.
+    """
+    found = []
+    for folder in _folders(out):
+        with suppress(InputError):
+            found.append(load(folder))
     return sorted((r for r in found if r.manifest.group == name), key=lambda r: r.manifest.clock_ns)

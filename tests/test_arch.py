@@ -188,13 +188,46 @@ def test_an_unknown_architecture_is_named():
     ("change", "words"),
     [
         ({"hidden_size": None}, "hidden_size is missing"),
-        ({"vocab_size": "many"}, "vocab_size is 'many', not a whole number"),
+        ({"vocab_size": "many"}, "vocab_size is 'many', expected a whole number from 1 up"),
         ({"num_experts_per_tok": None}, "num_experts_per_tok is missing"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
         ({"num_experts": None}, "num_experts is missing"),
+        ({"num_experts": 0}, "num_experts is 0"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0, expected a whole number from 1 up"),
+        ({"num_attention_heads": 4096, "head_dim": None}, "num_attention_heads is 4096, expected at most"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
+        (
+            {"num_key_value_heads": 5},
+            "num_key_value_heads is 5, expected a divisor of num_attention_heads",
+        ),
+        ({"num_experts_per_tok": 129}, "num_experts_per_tok is 129, expected a whole number from 1 to 128"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected .* to 10000"),
+        ({"max_position_embeddings": "long"}, "max_position_embeddings is 'long', expected a whole number"),
+        ({"layer_types": 5}, "layer_types is 5, expected a list of strings"),
+        ({"mlp_only_layers": ["a"]}, r"mlp_only_layers is \['a'\], expected a list of whole numbers"),
+        ({"sliding_window": "x"}, "sliding_window is 'x'"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step is 0"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', expected true or false"),
+        ({"architectures": 5}, "architectures is 5, expected a list of strings"),
+        ({"text_config": [1]}, r"text_config is \[1\], expected an object"),
+        ({"model_type": 3}, "model_type is 3, expected a string"),
+        ({"vocab_size": "many " * 100}, "vocab_size is 'many many .{0,60}…, expected"),
     ],
 )
 def test_a_broken_config_names_its_key(change, words):
     config = {**MODELS["Qwen/Qwen3-30B-A3B"].config, **change}
     with pytest.raises(InputError, match=words):
         arch.model_facts(config, "x")
+
+
+def test_a_kind_of_layer_we_do_not_know_is_no_guess():
+    config = {**MODELS["Qwen/Qwen3-30B-A3B"].config, "layer_types": ["full_attention"] * 47 + ["mamba"]}
+    with pytest.raises(arch.UnsupportedArchitectureError, match="layer type 'mamba' has no closed form"):
+        arch.model_facts(config, "x")
+
+
+def test_null_is_as_good_as_absent():
+    config = MODELS["Qwen/Qwen3-30B-A3B"].config
+    optional = ("decoder_sparse_step", "mlp_only_layers", "sliding_window", "use_sliding_window")
+    bare = {key: value for key, value in config.items() if key not in optional}
+    assert arch.model_facts({**bare, **dict.fromkeys(optional)}, "x") == arch.model_facts(bare, "x")

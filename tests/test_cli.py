@@ -267,3 +267,32 @@ def test_list_models_and_the_rest(tmp_path):
     assert len(found) >= 64 + 3
     for what in ("scenarios", "gpus", "prices"):
         assert profile("list", what, cwd=tmp_path).returncode == 0
+
+
+def test_the_same_model_twice_is_two_runs(tmp_path):
+    process = profile("run", *SIM, "--model", "a/sim", *QUICK, "--set", "load.concurrency=1", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert len(folders(tmp_path)) == 2
+
+
+def test_version():
+    process = profile("--version", cwd=Path.cwd())
+    assert process.stdout.startswith("profile 0.")
+
+
+def test_a_disk_that_fills_keeps_the_journal(tmp_path, monkeypatch):
+    """A full disk, here a file-size limit, is one line and exit 4; what was finished stays readable."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        f"sys.argv = ['profile', 'run', *{[*SIM, *QUICK]!r}]\n"
+        "from profiler.__main__ import main\nmain()"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert process.returncode == 4
+    assert "Traceback" not in process.stderr
+    assert store.find([tmp_path / "results"])
+    wait_until(lambda: not ours(tmp_path))

@@ -43,8 +43,28 @@ def test_the_public_columns(runs):
 
 
 def test_a_price_given_at_reading_wins(runs):
-    dear = Price(usd_per_hour=9.0, per="machine", source="test")
-    assert comparison.rows(runs, dear)[0]["usd_per_m_output_tokens"] == pytest.approx(100)
+    row = comparison.rows(runs, 9.0)[0]
+    assert row["usd_per_m_output_tokens"] == pytest.approx(100)
+    assert (row["price_usd_per_hour"], row["price_basis"]) == (9.0, "per machine-hour, given with --price")
+    assert "9.00 USD" in table.price_line(row)
+
+
+def test_a_sheet_prices_each_run_by_its_own_gpu(tmp_path):
+    sheet = tmp_path / "two.toml"
+    offers = (("A100", 1.0), ("H100", 3.0))
+    sheet.write_text(
+        "".join(f'[[price]]\ngpu="{g}"\nusd_per_hour={p}\ndate="d"\nsource="s"\n' for g, p in offers)
+    )
+    found = []
+    for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"):
+        card = msgspec.structs.replace(make.GPU, name=name)
+        host = msgspec.structs.replace(make.HOST, gpus=(card,))
+        engine = EngineFacts(kind="vllm", version="1", device="cuda", gpus=(card.uuid,))
+        found.append(
+            make.writer(tmp_path, [make.steady(0, 10.0)], run_id=name[7:11], host=host, engine=engine).folder
+        )
+    rows = comparison.rows([store.load(folder) for folder in found], str(sheet))
+    assert [row["price_usd_per_hour"] for row in rows] == [1.0, 3.0]
 
 
 def test_dataframe_mirrors_the_rows(runs):
@@ -133,3 +153,34 @@ def test_a_narrow_terminal_keeps_the_columns_that_decide(runs):
     assert "tokens/s out" in headers
     assert "USD/M out" in headers
     assert "ITL p99" not in headers
+
+
+def test_what_tells_rows_apart_is_shown(runs):
+    rows = comparison.rows(runs)
+    same = [
+        row | {"model": "m", "engine": engine}
+        for row, engine in zip(rows, ("vllm", "transformers"), strict=True)
+    ]
+    headers, texts, _ = table.cells(table.ordered(same))
+    assert "engine" in headers
+    assert {line[headers.index("engine")] for line in texts} == {"vllm", "transformers"}
+    again = [row | {"model": "m"} for row in rows]
+    headers, texts, _ = table.cells(table.ordered(again))
+    assert len({line[headers.index("run")] for line in texts}) == 2
+    assert "engine" not in table.cells(table.ordered(rows))[0]
+
+
+def test_a_run_without_finished_windows_is_named(tmp_path):
+    run = make.writer(tmp_path, [], run_id="cut")
+    run.update(status="interrupted")
+    found = store.load(run.folder)
+    assert any("cut" in line and "interrupted" in line for line in table.empty_runs([found]))
+
+
+def test_a_remote_engine_is_not_given_this_machines_probes_as_excuse(tmp_path):
+    engine = EngineFacts(kind="endpoint", version=None, device="remote")
+    run = make.writer(tmp_path, [make.steady(0, 10.0)], engine=engine)
+    (row,) = comparison.rows([store.load(run.folder)])
+    assert row["power_w_mean"] is None
+    assert "runs elsewhere" in row["notes"]
+    assert "nvml" not in row["notes"]

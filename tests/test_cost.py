@@ -90,3 +90,36 @@ def test_a_sheet(tmp_path):
         cost.parse_price(str(sheet), "NVIDIA H100")
     with pytest.raises(InputError, match="neither a number"):
         cost.parse_price("nowhere.toml", None)
+
+
+def test_a_sheet_names_gpus_by_whole_words_or_by_the_catalog(tmp_path):
+    sheet = tmp_path / "prices.toml"
+    offers = {"L4": 0.7, "A10": 0.5, "H100 SXM5 80GB": 2.0, "machine": 0.1}
+    sheet.write_text(
+        "".join(
+            f'[[price]]\ngpu="{g}"\nusd_per_hour={p}\ndate="2026-11-01"\nsource="x"\n'
+            for g, p in offers.items()
+        )
+    )
+    assert cost.parse_price(str(sheet), "NVIDIA L4").usd_per_hour == 0.7
+    assert cost.parse_price(str(sheet), "NVIDIA H100 80GB HBM3").usd_per_hour == 2.0
+    assert cost.parse_price(str(sheet), None).usd_per_hour == 0.1
+    for other in ("NVIDIA L40S", "NVIDIA A100-SXM4-80GB"):
+        with pytest.raises(InputError, match="no price for"):
+            cost.parse_price(str(sheet), other)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b'[[price]]\ngpu="L4"\nusd_per_hour=nan\ndate="d"\nsource="s"\n']
+)
+def test_a_broken_sheet_is_one_clear_error(tmp_path, content):
+    sheet = tmp_path / "prices.toml"
+    sheet.write_bytes(content)
+    with pytest.raises(InputError, match=r"prices\.toml"):
+        cost.parse_price(str(sheet), "NVIDIA L4")
+
+
+def test_unknown_prompt_lengths_leave_the_split_unknown():
+    blind = point()
+    blind.estimates["input_tokens_mean"] = None
+    assert cost.prefill_s_per_token([blind]) is None

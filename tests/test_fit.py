@@ -300,15 +300,34 @@ def test_batches_count_all_their_requests():
     assert "for 256 requests" in refused(published(QWEN), load=batch)
 
 
+def note(model: Model, machine: tuple[Gpu, ...], memory: int, load: Load = CHAT.load, **settings):
+    decided = check(model, machine, memory, load, **settings)
+    return fit.queue_note(model, decided, CHAT.workload, load, machine, memory)
+
+
 def test_less_cache_than_load_is_noted_not_refused():
-    settings = check(published(QWEN), h100(2))
-    assert settings.tensor_parallel == 2
-    note = fit.queue_note(published(QWEN), settings, CHAT.workload, CHAT.load, 2 * (81559 << 20))
-    assert note is not None
-    assert "128 requests can fill 30.0 GiB" in note
-    assert "queue" in note
-    assert fit.queue_note(published(QWEN), settings, CHAT.workload, CHAT.load, 400 * GIB) is None
-    assert fit.queue_note(models.remote("x"), settings, CHAT.workload, CHAT.load, 1) is None
+    """2 × 79.6 GiB · 0.9 less 135.4 of weights and 4 of overhead; the caller puts the name before it."""
+    said = note(published(QWEN), h100(2), 8 * GIB)
+    assert said == "3.9 GiB for KV cache, 128 requests can fill 30.0 GiB: the engine will queue some"
+    assert note(published(QWEN), h100(4), 8 * GIB) is None
+    assert fit.queue_note(models.remote("x"), EngineSettings(), CHAT.workload, CHAT.load, (), 1) is None
+    simulated = EngineSettings(kind="simulated")
+    assert fit.queue_note(published(QWEN), simulated, CHAT.workload, CHAT.load, (), 1) is None
+
+
+def test_on_gpus_main_memory_does_not_count_and_unused_gpus_neither():
+    assert note(published(QWEN), gpus("NVIDIA H200", 8, 143771), 1) is None
+    one = note(published("Qwen/Qwen2.5-32B"), h100(8), 1 << 50, kind="transformers")
+    assert one is not None
+    assert "GiB for KV cache, 128 requests" in one
+    unknown = (Gpu(uuid="x", name="?", memory_bytes=None),)
+    assert note(published(QWEN), unknown, 1) is None
+
+
+def test_without_gpus_main_memory_counts():
+    small = published("Qwen/Qwen2.5-1.5B")
+    assert note(small, (), 5 * GIB, kind="transformers") is not None
+    assert note(small, (), 22 * GIB, kind="transformers") is None
 
 
 def test_the_least_a_model_runs_in():

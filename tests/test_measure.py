@@ -38,12 +38,13 @@ def test_no_model_is_always_first():
 
 
 def test_secrets_are_left_out_and_the_rest_kept():
+    nested = {"model_loader_extra_config": {"token": "x", "workers": 2}, "api-key": "x", "key_env": "MY_KEY"}
     settings = EngineSettings(
-        env={"HF_TOKEN": "x", "OMP_NUM_THREADS": "2"}, args={"hf_token": "x", "key_env": "MY_KEY"}
+        env={"HF_TOKEN": "x", "AWS_SECRET_ACCESS_KEY": "x", "OMP_NUM_THREADS": "2"}, args=nested
     )
     safe = without_secrets(settings)
     assert safe.env == {"OMP_NUM_THREADS": "2"}
-    assert safe.args == {"key_env": "MY_KEY"}
+    assert safe.args == {"model_loader_extra_config": {"workers": 2}, "key_env": "MY_KEY"}
     batched = EngineSettings(args={"max_num_batched_tokens": 5})
     assert without_secrets(batched) == batched
 

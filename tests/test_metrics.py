@@ -111,6 +111,83 @@ def test_text_pieces_share_the_count_the_server_reports(tmp_path):
     assert point.estimates["output_tokens_per_s"].value == pytest.approx(10)
 
 
+def test_tokens_beyond_the_pieces_are_zero_gaps(tmp_path):
+    # 16 tokens in 5 pieces 0.02 s apart: 15 gaps, of which 11 are zero, as TPOT says.
+    record = make.request(0, 0, 11.0, output_tokens=16, reported_output_tokens=16)
+    (point,) = points(tmp_path, [(make.window(0, 11, 12), [record])])
+    assert point.estimates["itl_s_mean"].n == 15
+    assert point.estimates["itl_s_mean"].value == pytest.approx(0.08 / 15)
+    assert point.estimates["tpot_s_mean"].value == pytest.approx(0.08 / 15)
+    assert any("several tokens in one chunk" in note for note in point.notes)
+
+
+def test_tokens_in_several_pieces_leave_the_gaps_as_seen_with_a_note(tmp_path):
+    record = make.request(0, 0, 11.0, output_tokens=3, reported_output_tokens=3)
+    (point,) = points(tmp_path, [(make.window(0, 11, 12), [record])])
+    assert point.estimates["itl_s_mean"].n == 4
+    assert point.estimates["itl_s_mean"].value == pytest.approx(0.02)
+    assert any("several pieces" in note for note in point.notes)
+    assert not any("several tokens" in note for note in point.notes)
+
+
+def test_one_piece_a_token_is_worth_no_note(tmp_path):
+    (point,) = points(tmp_path, [make.steady(0, 10.0)])
+    assert point.notes == ()
+
+
+def test_one_unknown_prompt_makes_the_input_rates_unknown(tmp_path):
+    held, records = make.steady(0, 10.0)
+    records[7] = msgspec.structs.replace(records[7], input_tokens=None)
+    (point,) = points(tmp_path, [(held, records), make.steady(1, 40.0)])
+    assert point.estimates["input_tokens_per_s"] is None
+    assert point.estimates["total_tokens_per_s"] is None
+    assert point.estimates["output_tokens_per_s"].value == pytest.approx(25)
+    assert any("input tokens n/a" in note for note in point.notes)
+
+
+def test_unknown_prompts_of_requests_outside_the_window_do_not_matter(tmp_path):
+    held, records = make.steady(0, 10.0)
+    after = make.request(0, 90, 25.0, input_tokens=None, outcome="cancelled")
+    silent = make.request(
+        0, 91, 12.0, input_tokens=None, outcome="http_error", first_ns=None, last_ns=None, output_tokens=0
+    )
+    silent = msgspec.structs.replace(silent, arrivals_ns=[], arrival_tokens=[])
+    (point,) = points(tmp_path, [(held, [*records, after, silent])])
+    assert point.estimates["input_tokens_per_s"].value == pytest.approx(50)
+
+
+def test_a_window_whose_requests_are_missing_is_left_out_with_a_note(tmp_path):
+    lost = (make.window(1, 40, 50), [])
+    (point,) = points(tmp_path, [make.steady(0, 10.0), lost, make.steady(2, 70.0)])
+    assert point.repeats == 2
+    assert point.estimates["output_tokens_per_s"].value == pytest.approx(25)
+    assert "window 1: its requests are missing" in point.notes
+    (nothing,) = points(tmp_path / "b", [(make.window(0, 40, 50), [])])
+    assert nothing.repeats == 0
+    assert all(nothing.estimates[f"{name}_per_s"] is None for name in ("requests", "output_tokens"))
+
+
+def test_a_window_without_a_single_token_is_a_window_of_none(tmp_path):
+    record = make.request(0, 0, 11.0, outcome="http_error", first_ns=None, last_ns=None, output_tokens=0)
+    record = msgspec.structs.replace(record, arrivals_ns=[], arrival_tokens=[])
+    (point,) = points(tmp_path, [(make.window(0, 10, 12), [record])])
+    assert point.estimates["output_tokens_per_s"].value == 0
+    assert point.failures == {"http_error": 1}
+
+
+def test_power_of_this_machine_is_not_that_of_a_remote_endpoint(tmp_path):
+    remote = make.manifest("r").engine
+    remote = msgspec.structs.replace(remote, kind="endpoint", device="remote")
+    run = make.writer(tmp_path, [make.steady(0, 10.0, requests=100)], engine=remote)
+    joules = [(t / 10, "rapl:package-0", "energy_uj", 5e6 * t) for t in range(80, 330)]
+    run.samples_path.write_bytes(make.sample_lines(joules))
+    run.seal()
+    (point,) = metrics.points(store.load(run.folder))
+    for name in ("power_w_mean", "energy_j_per_output_token"):
+        assert point.estimates[name] is None
+        assert point.reasons[name] == "the endpoint runs elsewhere: its power is not measured"
+
+
 def test_points_are_apart(tmp_path):
     eight = LoadPoint(mode="closed", concurrency=8)
     found = points(tmp_path, [make.steady(0, 10.0), make.steady(1, 40.0, point=eight)])

@@ -89,7 +89,37 @@ def test_resume_refuses_another_machine_and_a_restart(monkeypatch, tmp_path):
     run = make.writer(tmp_path, [], unix_ns=0, clock_ns=0)
     monkeypatch.setattr(host, "collect", lambda: msgspec.structs.replace(make.HOST, cpu="another"))
     with pytest.raises(InputError, match="another machine"):
-        prepare.resume(run.folder)
+        prepare.resume(run.folder, prepare.Request(models=()))
     monkeypatch.setattr(host, "collect", lambda: make.HOST)
     with pytest.raises(InputError, match="restarted"):
-        prepare.resume(run.folder)
+        prepare.resume(run.folder, prepare.Request(models=()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "telling"),
+    [
+        ({"models": ("m",)}, "leave out"),
+        ({"models": (), "price": "3"}, "leave out"),
+        ({"models": (), "overrides": ("measure.repeats=5",)}, "leave out"),
+    ],
+)
+def test_resume_takes_no_other_wishes(tmp_path, changes, telling):
+    run = make.writer(tmp_path, [])
+    with pytest.raises(InputError, match=telling):
+        prepare.resume(run.folder, prepare.Request(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "telling"),
+    [({"weights": "bogus"}, "--weights"), ({"key_env": "K"}, "--key-env"), ({"models": ("",)}, "empty")],
+)
+def test_words_without_effect_are_refused(tmp_path, changes, telling):
+    request = prepare.Request(**({"models": ("sim",), "engine": "simulated", "out": tmp_path} | changes))
+    with pytest.raises(InputError, match=telling):
+        prepare.prepare(request)
+
+
+def test_a_remote_engine_is_not_priced_as_this_machines_gpu(monkeypatch, tmp_path):
+    machine(monkeypatch, 1)
+    assert plan(tmp_path, "sim", engine="simulated").price is None
+    assert plan(tmp_path, "sim", engine="simulated", price="2").price.per == "machine"

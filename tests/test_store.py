@@ -6,7 +6,7 @@ import os
 import pytest
 
 from profiler import records, store
-from profiler.errors import InputError
+from profiler.errors import InputError, StoreError
 from tests import make
 
 
@@ -84,6 +84,41 @@ def test_json_is_replaced_whole(tmp_path, monkeypatch):
     run = make.writer(tmp_path, [])
     before = (run.folder / store.JOURNAL).read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match="No space"):
         run.update(reason="x")
     assert (run.folder / store.JOURNAL).read_bytes() == before
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path):
+    run = make.writer(tmp_path, [])
+    with pytest.raises(InputError, match="another process"):
+        store.RunWriter.reopen(store.load(run.folder))
+    run.close()
+    store.RunWriter.reopen(store.load(run.folder)).close()
+
+
+def test_a_crash_while_sealing_does_not_double_a_run(tmp_path):
+    run = make.writer(tmp_path, [make.steady(0, 10.0)])
+    journal = (run.folder / store.JOURNAL).read_bytes()
+    run.seal()
+    (run.folder / store.JOURNAL).write_bytes(journal)
+    assert len(store.find([tmp_path])) == 1
+    assert store.group(tmp_path, "g")[0].manifest.status == "complete"
+
+
+@pytest.mark.parametrize("name", ["requests.parquet", "telemetry.parquet"])
+def test_a_damaged_table_is_one_clear_error(tmp_path, name):
+    run = make.writer(tmp_path, [make.steady(0, 10.0)])
+    run.seal()
+    file = run.folder / name
+    file.write_bytes(file.read_bytes()[:-20])
+    found = store.load(run.folder)
+    with pytest.raises(InputError, match=rf"{name} is damaged"):
+        _ = found.requests if name.startswith("req") else found.samples
+
+
+def test_strangers_in_the_folder_do_not_disturb_a_group(tmp_path):
+    make.writer(tmp_path, [])
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger" / "manifest.json").write_text("{")
+    assert len(store.group(tmp_path, "g")) == 1

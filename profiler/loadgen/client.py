@@ -35,11 +35,11 @@ class Target(Struct, frozen=True):
 
 def target_of(endpoint: Endpoint) -> Target:
     """Take the endpoint's URL apart; InputError when it is none."""
-    parts = urlsplit(endpoint.base_url)
     try:
+        parts = urlsplit(endpoint.base_url)
         port = parts.port
     except ValueError:
-        port = 0
+        parts, port = urlsplit(""), 0
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise InputError(f"{endpoint.base_url!r} is no URL of a server; write http://HOST:PORT/v1")
     tls = parts.scheme == "https"
@@ -102,6 +102,8 @@ class Connection(asyncio.Protocol):
             )
         except OSError as error:
             return "connect_error", f"{target.host}:{target.port}: {error.strerror or error}"
+        except ValueError as error:  # UnicodeError among them: what the resolver was never even asked
+            return "connect_error", f"{target.host!r} is no host name: {error}"
         return None
 
     def send(self, exchange: Exchange, payload: bytes) -> asyncio.Future[None]:

@@ -3,6 +3,9 @@
 A chunk that lists ``token_ids`` is one arrival of that many tokens.  Without ids, a text or delta with
 content (or ``reasoning``/``reasoning_content``) is one arrival of one token; role-only and usage-only
 chunks are none.  An event belongs to the instant at which its last byte arrived.
+
+Such pieces are not tokens (a server may put several tokens into one): the number of tokens is that of
+the ids, else what ``usage`` says, and a whole answer with neither is malformed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from profiler.loadgen.sse import SseParser
 from profiler.schema import Endpoint, Outcome, RequestRecord
 
 ERROR_CHARS = 300
+NO_COUNT = "no token count: the answer has neither token ids nor usage"
 
 
 class _Delta(Struct):
@@ -75,6 +79,13 @@ class Answer:
     def tokens(self) -> int:
         return sum(self.arrival_tokens)
 
+    @property
+    def counted(self) -> int | None:
+        """Output tokens by ids, else by usage; None where the server gives neither."""
+        if self.has_ids:
+            return self.tokens
+        return self.usage.completion_tokens if self.usage else None
+
     def _event(self, stamp_ns: int, name: bytes, data: bytes) -> None:
         self.events += 1
         if data == b"[DONE]":
@@ -110,7 +121,6 @@ def decode(exchange: Exchange, endpoint: Endpoint, window: int) -> RequestRecord
     usage = answer.usage or _Usage()
     outcome, error = judge(exchange, answer, endpoint)
     exact = endpoint.prompt == "ids" and endpoint.protocol == "completions"
-    counted = answer.tokens if answer.has_ids else usage.completion_tokens
     return RequestRecord(
         window=window,
         index=planned.index,
@@ -122,7 +132,7 @@ def decode(exchange: Exchange, endpoint: Endpoint, window: int) -> RequestRecord
         planned_input_tokens=planned.input_tokens,
         planned_output_tokens=planned.output_tokens,
         input_tokens=planned.input_tokens if exact else usage.prompt_tokens,
-        output_tokens=answer.tokens if counted is None else counted,
+        output_tokens=_output_tokens(answer, error),
         reported_input_tokens=usage.prompt_tokens,
         reported_output_tokens=usage.completion_tokens,
         arrivals_ns=answer.arrivals_ns,
@@ -131,6 +141,14 @@ def decode(exchange: Exchange, endpoint: Endpoint, window: int) -> RequestRecord
         error=error,
         status=exchange.status,
     )
+
+
+def _output_tokens(answer: Answer, error: str | None) -> int:
+    """The count; of an answer that was cut off before its ``usage`` the pieces, which is a lower bound."""
+    if error == NO_COUNT:
+        return 0
+    counted = answer.counted
+    return answer.tokens if counted is None else counted
 
 
 def read(exchange: Exchange) -> Answer:
@@ -170,9 +188,10 @@ def _judge_content(exchange: Exchange, answer: Answer, endpoint: Endpoint) -> tu
 
 
 def _judge_length(answer: Answer, wanted: int, endpoint: Endpoint) -> tuple[Outcome, str | None]:
-    reported = answer.usage.completion_tokens if answer.usage else None
-    got = answer.tokens if answer.has_ids else reported
-    if got is None or got == wanted:
+    got = answer.counted
+    if got is None:
+        return "malformed", NO_COUNT
+    if got == wanted:
         return "ok", None
     if got > wanted:
         return "malformed", f"{got} tokens came, {wanted} were asked for"

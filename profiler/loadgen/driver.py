@@ -7,9 +7,11 @@ over all phases of a request, however fast the engine turns out to be under the 
 workload of equal lengths runs in waves that never dissolve, and a window sees a wave or misses it.
 
 The window opens when every slot has had a first token and ``warmup_s`` have passed since the first
-request.  It ends after ``window_s`` once ``min_requests``, and one request a slot on average, were
-completed in it (or at ``max_window_s``).  The slots then go on until every request sent inside it is done:
-no measured request sees an emptying server.  What then still runs is cancelled.
+request.  It ends at the first whole multiple of ``window_s`` after its start by which ``min_requests``, and
+one request a slot on average, were completed in it (or at ``max_window_s``): an instant set beforehand,
+since a window that ends with a completion holds one more than its length is worth.  The slots then go on
+until every request sent inside it is done: no measured request sees an emptying server.  What then still
+runs is cancelled.
 
 Batch.  A few short requests warm the engine (not recorded), then all prompts are due at one instant.
 The window is from the first sent to the last arrival.
@@ -29,7 +31,7 @@ from profiler.loadgen.client import Connection
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.pulse import Pulse
-from profiler.loadgen.session import BACKOFF_S, Prepared, Session, Stopped
+from profiler.loadgen.session import BACKOFF_S, Prepared, Session, Stopped, Unreachable
 
 SCOUT_PIECES = 16
 BATCH_WARMUP_REQUESTS = 4
@@ -39,7 +41,8 @@ BATCH_WARMUP_TOKENS = 16
 class Held(Struct, frozen=True, kw_only=True):
     """What came of a window: its exchanges, and its bounds where it became steady.
 
-    ``steady_end_ns`` is None for a batch: the last arrival is known only once decoded.
+    ``steady_end_ns`` is None for a batch: the last arrival is known only once decoded.  ``unreachable``:
+    the last error, where the window was given up because no connection could be had or kept any more.
     """
 
     opened_ns: int
@@ -49,6 +52,7 @@ class Held(Struct, frozen=True, kw_only=True):
     exchanges: list[Exchange]
     pulse: Pulse
     trouble: str | None
+    unreachable: str | None
 
 
 class Driver:
@@ -64,13 +68,14 @@ class Driver:
     async def hold(self) -> Held:
         """Run the window to its end or until :meth:`cancel`; whatever the server does is data."""
         session = self._session
-        trouble = None
+        trouble = unreachable = None
         session.pulse.start()
         try:
             await session.open_all()
             await (self._closed() if self._job.point.mode == "closed" else self._batch())
         except Stopped as stopped:
             trouble = str(stopped)
+            unreachable = session.last_error if isinstance(stopped, Unreachable) else None
         finally:
             await session.let_go()
         return Held(
@@ -81,6 +86,7 @@ class Driver:
             exchanges=session.exchanges,
             pulse=session.pulse,
             trouble=trouble,
+            unreachable=unreachable if self._end_ns is None else None,
         )
 
     def cancel(self) -> None:
@@ -97,8 +103,7 @@ class Driver:
         give_up_ns = perf_counter_ns() + round((ramp_s + measure.warmup_s + measure.max_window_s) * 1e9)
         await session.until(lambda: self._warm(warm_ns, give_up_ns))
         self._start_ns = session.open_window()
-        await session.until(self._window_over)
-        self._end_ns = perf_counter_ns()
+        self._end_ns = await self._window_end(self._start_ns)
         session.phase = "finishing"
         await session.until(lambda: not self._measured_in_flight())
 
@@ -155,13 +160,17 @@ class Driver:
             raise Stopped(f"never steady: {cold} of {self._job.point.concurrency} slots had no first token")
         return not cold and now_ns >= warm_ns
 
-    def _window_over(self) -> bool:
-        assert self._start_ns is not None
+    async def _window_end(self, start_ns: int) -> int:
+        """Wait for the window's end; the instant that was set for it, not that at which we woke up."""
         measure = self._job.measure
-        lasted_s = (perf_counter_ns() - self._start_ns) / 1e9
         needed = max(measure.min_requests, self._job.point.concurrency)
-        enough = lasted_s >= measure.window_s and self._session.done_in_window >= needed
-        return enough or lasted_s >= measure.max_window_s
+        for number in itertools.count(1):
+            lasted_s = min(number * measure.window_s, measure.max_window_s)
+            end_ns = start_ns + round(lasted_s * 1e9)
+            await self._session.until_ns(end_ns)
+            if lasted_s >= measure.max_window_s or self._session.done_by(end_ns) >= needed:
+                break
+        return end_ns
 
     def _measured_in_flight(self) -> bool:
         assert self._start_ns is not None
@@ -180,7 +189,7 @@ class Driver:
         pairs = zip(session.connections, prompts, strict=True)
         await session.wait_for([session.spawn(self._once(c, prepared, due_ns)) for c, prepared in pairs])
         if not session.done_in_window:
-            raise Stopped(f"no request of the batch was answered; last: {session.last_error}")
+            raise session.stopped(f"no request of the batch was answered; last: {session.last_error}")
 
     async def _warm_batch(self) -> None:
         """Run a few short requests to their end; they leave no record."""
@@ -192,7 +201,7 @@ class Driver:
         ]
         await session.wait_for(burst)
         if not session.done:
-            raise Stopped(f"no warm-up request was answered; last: {session.last_error}")
+            raise session.stopped(f"no warm-up request was answered; last: {session.last_error}")
         session.forget()
         await session.open_all()  # a server may have closed connections that were idle during the burst
 

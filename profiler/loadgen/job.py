@@ -56,7 +56,11 @@ class Underway(Struct, frozen=True, tag="underway"):
 
 
 class Finished(Struct, frozen=True, tag="finished"):
+    """The window was held and its records are written.  ``unreachable``: it was given up with this last
+    error because no connection could be had or kept any more."""
+
     window: Window
+    unreachable: str | None = None
 
 
 class Broken(Struct, frozen=True, tag="broken"):

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from profiler.errors import InputError, nearest
 from profiler.loadgen.client import Connection, Target, target_of
-from profiler.loadgen.decode import Answer, judge, read
+from profiler.loadgen.decode import NO_COUNT, Answer, judge, read
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.payload import ASSUMED_VOCAB, build
 from profiler.schema import Endpoint, Timeouts, Workload
@@ -36,7 +36,7 @@ def probe_endpoint(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
     An empty model name stands for the only model served.  Asks for the list of models, then for two
     tokens, falling back from token ids to text and from the protocol's extensions to plain OpenAI.  Each
     call takes at most ``timeout_s``.  InputError, one line with advice: not reachable, key refused, model
-    not served (with the nearest that is), no such server.
+    not served (with the nearest that is), no such server, tokens that cannot be counted.
     """
     target = target_of(endpoint)
     models = _call(target, _get(endpoint, target, _models_path(target)), timeout_s)
@@ -50,9 +50,19 @@ def probe_endpoint(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
             return msgspec.structs.replace(variant, returns_ids=answer.has_ids)
         if exchange.status is None or exchange.status in (401, 403):
             _refuse_bad_answer(endpoint, exchange)
-        refusal = refusal or f"{outcome}: {error}"
+        refusal = NO_COUNT if error == NO_COUNT else refusal or f"{outcome}: {error}"
+    raise InputError(_why_not(endpoint, refusal))
+
+
+def _why_not(endpoint: Endpoint, refusal: str) -> str:
+    """One line for a server that is there but cannot be measured."""
+    if refusal == NO_COUNT:
+        return (
+            f"{endpoint.base_url} neither returns token ids nor usage: its tokens cannot be counted; "
+            "enable stream_options.include_usage on the server or its gateway"
+        )
     other = "chat" if endpoint.protocol == "completions" else "completions"
-    raise InputError(
+    return (
         f"{endpoint.base_url} lists {endpoint.model!r} but did not stream two tokens of it "
         f"({refusal}); try the {other} protocol, or look at the server's log"
     )

@@ -14,19 +14,24 @@ from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.payload import ASSUMED_VOCAB, build
 from profiler.loadgen.pulse import TICK_S, Pulse
+from profiler.schema import Outcome
 from profiler.workload import Plan, PlannedRequest
 
 OPENING_AT_ONCE = 64
 BACKOFF_S = 0.25
 PROGRESS_EVERY_BEATS = 25
 EXPIRE_EVERY_BEATS = 5
-
+CONNECTION_FAILURES: tuple[Outcome, ...] = ("connect_error", "connect_timeout", "reset")
 
 T = TypeVar("T")
 
 
 class Stopped(Exception):  # noqa: N818 (not an error: a window that ends before its time)
     """The window ends now; the text says why."""
+
+
+class Unreachable(Stopped):
+    """… because connections fail, not answers: nobody is there any more."""
 
 
 class Prepared(Struct, frozen=True):
@@ -47,7 +52,7 @@ class Session:
         self.in_flight: set[Exchange] = set()
         self.done = 0
         self.failed = 0
-        self.done_in_window = 0
+        self.done_ns: list[int] = []
         self.last_error: str | None = None
         self.cancelled = False
         self.opened_ns = perf_counter_ns()
@@ -58,6 +63,7 @@ class Session:
         self._plan = Plan(job.workload, job.endpoint.vocab_size or ASSUMED_VOCAB, job.window, job.prompt_salt)
         self.connections = [Connection(self._target, job.timeouts) for _ in range(job.point.concurrency)]
         self._failed_in_row = 0
+        self._disconnected_in_row = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._broken: BaseException | None = None
         self._beats = 0
@@ -121,10 +127,19 @@ class Session:
     def open_window(self) -> int:
         """The load is steady from now on; the time."""
         self.phase = "measuring"
-        self.done_in_window = 0
+        self.done_ns.clear()
         self._pieces_at_start = self._pieces()
         self.start_ns = perf_counter_ns()
         return self.start_ns
+
+    @property
+    def done_in_window(self) -> int:
+        """Requests answered since the window was opened."""
+        return len(self.done_ns)
+
+    def done_by(self, at_ns: int) -> int:
+        """Requests answered since the window was opened and not after this time."""
+        return sum(done_ns <= at_ns for done_ns in self.done_ns)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return at the first beat at which the condition holds; Stopped when the load is of no use."""
@@ -152,6 +167,11 @@ class Session:
                 exchange.failure = "cancelled"
         self.pulse.stop()
 
+    def stopped(self, text: str) -> Stopped:
+        """How a useless window ends: Unreachable where all failures in a row were connections'."""
+        lost = 0 < self._disconnected_in_row == self._failed_in_row
+        return Unreachable(text) if lost else Stopped(text)
+
     def _note_failure(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and self._broken is None:
             self._broken = task.exception()
@@ -161,11 +181,13 @@ class Session:
             return
         if exchange.answered:
             self.done += 1
-            self.done_in_window += 1
-            self._failed_in_row = 0
+            self.done_ns.append(exchange.end_ns or perf_counter_ns())
+            self._failed_in_row = self._disconnected_in_row = 0
             return
         self.failed += 1
         self._failed_in_row += 1
+        refused = exchange.status not in (None, 200)
+        self._disconnected_in_row += not refused and exchange.failure in CONNECTION_FAILURES
         self.last_error = exchange.error or f"HTTP {exchange.status}"
 
     def _raise_if_stopped(self) -> None:
@@ -174,7 +196,8 @@ class Session:
         if self.cancelled:
             raise Stopped("cancelled")
         if self._failed_in_row >= max(8, 2 * self.job.point.concurrency):
-            raise Stopped(f"{self._failed_in_row} requests failed one after another; last: {self.last_error}")
+            count = self._failed_in_row
+            raise self.stopped(f"{count} requests failed one after another; last: {self.last_error}")
 
     def _beat(self, now_ns: int) -> None:
         self._beats += 1

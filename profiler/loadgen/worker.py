@@ -22,7 +22,7 @@ from typing import IO
 
 import msgspec
 
-from profiler.errors import LoadError
+from profiler.errors import EngineError, LoadError
 from profiler.loadgen.job import Broken, Cancel, Finished, LoadJob, Order, Progress, Reply, Start
 from profiler.schema import Window
 
@@ -70,26 +70,33 @@ class LoadWorker:
         """Hold one load point once; its records are in ``job.records_path`` on return.
 
         ``check`` is called some four times a second.  Whatever it raises (and KeyboardInterrupt) ends
-        the window early: the records so far are written, then it is raised again.  LoadError when the
-        load process itself fails.
+        the window early: the records so far are written, then it is raised again.  EngineError when the
+        window was given up because the endpoint could not be reached any more; its records are written
+        too.  LoadError when the load process itself fails.
         """
         self._tell(Start(job))
         try:
-            return self._follow(on_progress, check, math.inf)
+            finished = self._follow(on_progress, check, math.inf)
         except LoadError:
             raise
         except BaseException:
             self._cancel()
             raise
+        if finished.unreachable is not None:
+            check()  # an engine of ours that died knows more about it
+            raise EngineError(
+                f"the endpoint at {job.endpoint.base_url} stopped answering: {finished.unreachable}"
+            )
+        return finished.window
 
     def _follow(
         self, on_progress: Callable[[Progress], None], check: Callable[[], None], end_s: float
-    ) -> Window:
+    ) -> Finished:
         checked_s = 0.0
         while True:
             for reply in self._replies():
                 if isinstance(reply, Finished):
-                    return reply.window
+                    return reply
                 if isinstance(reply, Broken):
                     raise LoadError(f"the load generator failed: {reply.message}")
                 on_progress(reply.progress)

@@ -1,4 +1,4 @@
-"""The catalog as text or JSON: models, GPUs, prices, scenarios, engines."""
+"""The catalog as text or JSON: models, GPUs, prices, scenarios."""
 
 from __future__ import annotations
 

@@ -12,10 +12,11 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from profiler.comparison import COLUMNS, NOTE_SEPARATOR, best
-from profiler.schema import Manifest
+from profiler.store import RunResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,9 +90,20 @@ def _times(row: Row, column: str) -> str:
     return NA if row[column] is None else f"{row[column]:.2f}×"
 
 
+def _run(row: Row, column: str) -> str:
+    return PurePath(row[column]).name.rsplit("-", 1)[-1]
+
+
+# Shown only where they tell rows apart.
+TELLING = ("scenario", "engine", "weights", "host")
 SHOWN = (
+    Shown("scenario", "scenario", _plain),
     Shown("conc", "concurrency", _plain),
     Shown("model", "model", _plain),
+    Shown("engine", "engine", _plain),
+    Shown("weights from", "weights", _plain),
+    Shown("host", "host", _plain),
+    Shown("run", "run", _run),
     Shown("tokens/s out", "output_tokens_per_s", _rate, marks_best=True),
     Shown("× first", "relative", _times),
     Shown("TTFT p50 ms", "ttft_s_p50", _ms, marks_best=True),
@@ -127,6 +139,10 @@ def _group(row: Row) -> tuple[Any, ...]:
     return row["scenario"], row["load"], row["concurrency"]
 
 
+def _identity(row: Row) -> tuple[Any, ...]:
+    return (*_group(row), row["model"], *(row[column] for column in TELLING))
+
+
 def _with_relative(rows: Sequence[Row]) -> list[Row]:
     """Adds tokens/s over the first model's at the same load, so that a changing order shows."""
     first: dict[tuple[Any, ...], float | None] = {}
@@ -144,7 +160,10 @@ def _chosen(rows: Sequence[Row], width: int) -> list[Shown]:
     left_out = set()
     if all(row["power_w_mean"] is None for row in rows):
         left_out |= {"power_w_mean", "energy_j_per_output_token"}
-    if len({row["model"] for row in rows}) < 2:
+    left_out |= {column for column in TELLING if len({row[column] for row in rows}) < 2}
+    if len({_identity(row) for row in rows}) == len(rows):
+        left_out.add("run")
+    if len({(row["model"], row["engine"], row["run"]) for row in rows}) < 2:
         left_out.add("relative")
     return [
         each for each in SHOWN if each.column not in left_out and (width >= ROOM_FOR_ALL or not each.spare)
@@ -248,18 +267,20 @@ def _shared_notes(rows: Sequence[Row]) -> list[str]:
     return [note if len(who) == everyone else f"{', '.join(who)}: {note}" for note, who in holders.items()]
 
 
-def price_line(manifest: Manifest) -> str:
-    """Where the cost columns come from, or how to get them."""
-    price = manifest.price
-    if price is None:
+def price_line(row: Row) -> str:
+    """Where a row's cost comes from, or how to get one."""
+    if row["price_usd_per_hour"] is None:
         return "no price: cost is n/a; give one with --price USD_PER_HOUR"
-    spread = (
-        f" (offers {price.low_usd_per_hour:.2f}–{price.high_usd_per_hour:.2f})"
-        if price.low_usd_per_hour is not None and price.high_usd_per_hour is not None
-        else ""
-    )
-    dated = f", {price.date}" if price.date else ""
     return (
-        f"price: {price.usd_per_hour:.2f} USD per {price.per}-hour{spread}, {price.source}{dated}; "
+        f"price: {row['price_usd_per_hour']:.2f} USD {row['price_basis']}; "
         "utilisation 1.0, the whole bill on output tokens"
     )
+
+
+def empty_runs(runs: Sequence[RunResult]) -> list[str]:
+    """A line for each run that has no row to show."""
+    return [
+        f"{run.folder.name}: {run.manifest.status} before its first window was finished"
+        for run in runs
+        if not run.manifest.windows
+    ]

@@ -40,6 +40,7 @@ def test_addresses_as_users_write_them(url, base):
         "http://",
         "http://host:port",
         "http://host:99999",
+        "http://[::1",
         "http://me:pw@host",
         "http://h/?key=1",
     ],
@@ -70,6 +71,16 @@ def test_an_empty_key_variable_is_refused(monkeypatch):
     settings = EngineSettings(kind="endpoint", args={"url": "http://host", "key_env": "MY_KEY"})
     with pytest.raises(InputError, match="MY_KEY is not set"):
         open_endpoint(settings, MODEL)
+
+
+@pytest.mark.parametrize("key", ["sk-1\r\nx-other: 1", "sk\t1", "sk-\x7f", "sk-\u2013"])
+def test_a_key_that_no_header_can_carry_is_refused_by_the_name_of_its_variable(monkeypatch, key):
+    monkeypatch.setenv("MY_KEY", key)
+    settings = EngineSettings(kind="endpoint", args={"url": "http://host", "key_env": "MY_KEY"})
+    with pytest.raises(InputError, match="MY_KEY") as caught:
+        open_endpoint(settings, MODEL)
+    assert "sk" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

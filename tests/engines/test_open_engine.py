@@ -18,6 +18,7 @@ from profiler.errors import EngineError, InputError
 from profiler.schema import EngineSettings, Memory, Model
 
 MODEL = Model(name="sim", weights="remote")
+HUB = Model(name="x", weights="hub")
 GPU = ("GPU-1234", 80 << 30)
 
 
@@ -55,8 +56,14 @@ def test_every_kind_is_listed_with_what_is_missing(monkeypatch):
         (EngineSettings(kind="endpoint"), MODEL, "--url"),
         (EngineSettings(kind="simulated", args={"ttft": 1}), MODEL, "no such setting"),
         (EngineSettings(kind="transformers"), MODEL, "no weights for 'sim'"),
+        (EngineSettings(kind="transformers", args={"num_block": 9}), HUB, "did you mean 'num_blocks'"),
+        (
+            EngineSettings(kind="transformers", args={"page_size": "x"}),
+            HUB,
+            "engine.args.page_size: expected",
+        ),
         (EngineSettings(kind="vllm"), MODEL, "no weights of sim|not installed"),
-        (EngineSettings(kind="vllm", args={"port": 1}), Model(name="x", weights="hub"), "port|not installed"),
+        (EngineSettings(kind="vllm", args={"port": 1}), HUB, "port|not installed"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(settings, model, message, tmp_path):

@@ -157,6 +157,7 @@ def test_devices_are_counted_over_all_kinds_of_parallelism():
 def test_secrets_do_not_reach_the_manifest():
     argv = ("python", "--hf-token", "hf_x", "--skip-tokenizer-init", "--max-num-batched-tokens", "9")
     assert vllm.without_secrets(argv) == (*argv[:2], "***", *argv[3:])
+    assert vllm.without_secrets(("--aws-access-key-id", "AKIA")) == ("--aws-access-key-id", "***")
 
 
 def test_source_is_hub_id_folder_or_a_folder_with_only_a_config(tmp_path):
@@ -372,6 +373,7 @@ def test_kill_9_of_the_profiler_while_it_starts_leaves_nothing(tmp_path):
     assert not alive(tree)
 
 
+@real_server
 def test_the_running_server_is_measured_as_an_endpoint(server: RunningEngine, tmp_path: Path) -> None:
     """The same server as anyone's: only its URL and key are known."""
     words = [

@@ -255,7 +255,15 @@ def test_target(url, expected):
     assert (target.host, target.port, target.tls, target.path, target.host_header) == expected
 
 
-@pytest.mark.parametrize("url", ["host:8000", "ftp://host/v1", "http:///v1", "http://host:99999/v1", ""])
+async def test_a_host_name_that_cannot_be_one_is_a_connect_error():
+    got = await Caller(Endpoint(base_url="http://.a..b/v1", model="m")).ask()
+    assert got.outcome == "connect_error"
+    assert ".a..b" in got.error
+
+
+@pytest.mark.parametrize(
+    "url", ["host:8000", "ftp://host/v1", "http:///v1", "http://host:99999/v1", "http://[::1", ""]
+)
 def test_no_url(url):
     with pytest.raises(InputError, match="http://HOST:PORT/v1"):
         target_of(Endpoint(base_url=url, model="m"))

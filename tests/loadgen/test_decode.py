@@ -88,10 +88,22 @@ def test_text_chunks_count_one_each_and_usage_wins_for_the_total():
     assert got.input_tokens == 6
 
 
-def test_without_usage_what_was_seen_is_all_there_is():
+def test_pieces_without_ids_or_usage_are_no_count():
+    # Three pieces of three tokens, or of twelve: nobody can tell.
     got = record([[words("a"), words("b"), words("c", "length"), DONE]], TEXT)
-    assert got.outcome == "ok"
-    assert (got.output_tokens, got.reported_output_tokens, got.input_tokens) == (3, None, None)
+    assert got.outcome == "malformed"
+    assert "no token count" in got.error
+    assert (got.output_tokens, got.reported_output_tokens, got.input_tokens) == (0, None, None)
+
+
+def test_ids_need_no_usage():
+    got = record([[ids(1)], [ids(2, 3, finish="length"), DONE]])
+    assert (got.outcome, got.output_tokens, got.reported_output_tokens) == ("ok", 3, None)
+
+
+def test_an_answer_cut_off_before_its_usage_keeps_its_pieces_as_lower_bound():
+    got = record([[words("a"), words("b")]], TEXT, failure="reset")
+    assert (got.outcome, got.output_tokens) == ("reset", 2)
 
 
 def test_chat_ignores_role_and_usage_and_counts_reasoning():

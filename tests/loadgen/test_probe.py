@@ -196,5 +196,18 @@ def test_model_is_listed_but_does_not_answer(server):
     assert "try the chat protocol" in message
 
 
+@pytest.mark.parametrize("protocol", ["completions", "chat"])
+def test_server_whose_tokens_cannot_be_counted_is_refused(server, protocol):
+    def answer(path, headers, request):
+        if path.endswith("models"):
+            return 200, MODELS
+        delta = {"delta": {"content": "a b c d"}} if protocol == "chat" else {"text": "a b c d"}
+        return 200, stream(delta, delta | {"finish_reason": "length"})
+
+    message = refusal(msgspec.structs.replace(server(answer), protocol=protocol))
+    assert "neither returns token ids nor usage: its tokens cannot be counted" in message
+    assert "stream_options.include_usage" in message
+
+
 async def test_inside_a_running_event_loop(simulated):
     assert probe_endpoint(simulated(ttft_s=0.01, itl_s=0.01)).prompt == "ids"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from profiler.engines.simulated import law, parse
 from profiler.errors import EngineError, LoadError
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
+from profiler.schema import Endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,6 +127,60 @@ def test_what_check_raises_ends_the_window_and_keeps_its_records(worker, simulat
     assert worker.run(again, ignore, ignore).index == 1
 
 
+@pytest.mark.parametrize("mode", ["closed", "batch"])
+def test_an_endpoint_that_stops_answering_is_an_engine_error_and_its_records_stay(worker, job, mode):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        plan = job(Endpoint(base_url=url, model="m"), mode=mode, window_s=30.0)
+        with pytest.raises(EngineError, match=f"the endpoint at {url} stopped answering: .+"):
+            worker.run(plan, ignore, ignore)
+    outcomes = {r.outcome for r in read_records(plan.records_path)}
+    assert outcomes <= {"connect_error", "cancelled"}
+    assert mode == "batch" or "connect_error" in outcomes
+
+
+def test_an_endpoint_that_dies_inside_the_window_is_an_engine_error_too(worker, simulated, job):
+    endpoint = simulated(ttft_s=0.02, itl_s=0.005, faults=[{"kind": "exit", "every": 40}])
+    plan = job(endpoint, warmup_s=0.3, window_s=30.0, max_window_s=60.0)
+    with pytest.raises(EngineError, match="stopped answering"):
+        worker.run(plan, ignore, ignore)
+    outcomes = Counter(r.outcome for r in read_records(plan.records_path))
+    assert outcomes["ok"] > 10
+    assert outcomes["connect_error"] > 0
+
+
+def test_an_engine_of_ours_that_died_has_the_word_first(worker, job, monkeypatch):
+    own = EngineError("engine died", ["CUDA error"])
+
+    def check():
+        if finished:
+            raise own
+
+    finished = []
+    follow = LoadWorker._follow
+
+    def followed(self, *args):
+        finished.append(follow(self, *args))
+        return finished[0]
+
+    monkeypatch.setattr(LoadWorker, "_follow", followed)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        with pytest.raises(EngineError) as caught:
+            worker.run(job(Endpoint(base_url=url, model="m"), mode="batch"), ignore, check)
+    assert caught.value is own
+
+
+@pytest.mark.parametrize("mode", ["closed", "batch"])
+def test_an_endpoint_that_answers_with_errors_is_data(worker, simulated, job, mode):
+    plan = job(simulated(faults=[{"kind": "http_500"}]), mode=mode, window_s=30.0)
+    window = worker.run(plan, ignore, ignore)
+    assert "HTTP 500" in window.trouble
+    assert window.steady_start_ns is None
+
+
 def test_progress_callback_that_raises_is_treated_alike(worker, simulated, job):
     def broken_pipe(_):
         raise BrokenPipeError
@@ -158,8 +214,6 @@ def test_killed_load_process_is_a_load_error_with_its_last_words(simulated, job)
 
 
 def test_outside_a_with_statement_it_says_so(job):
-    from profiler.schema import Endpoint
-
     with pytest.raises(LoadError, match="with statement"):
         LoadWorker().run(job(Endpoint(base_url="http://h/v1", model="m")), ignore, ignore)
 
