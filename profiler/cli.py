@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from profiler.store import RunResult
 
 INTERRUPTED = 130
-PIPED_WIDTH = 140
+PIPED_WIDTH = 200  # a pipe has no width: no cell is folded
 
 app = typer.Typer(
     name="profile",
