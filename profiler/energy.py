@@ -131,15 +131,6 @@ def peak_memory(samples: Any, t0_ns: int, t1_ns: int, source: str | None = None)
     return int((values - _counted_twice(samples, source, times, values))[inside].max())
 
 
-def mean_of(samples: Any, source: str, name: str, t0_ns: int, t1_ns: int) -> float | None:
-    """Time-weighted mean of a gauge over the window; None unless samples bracket it without a long gap."""
-    times, values = series(_around(samples, t0_ns, t1_ns), source, name)
-    try:
-        return _integral(times, values, t0_ns, t1_ns) / (t1_ns - t0_ns)
-    except _UnreadableError:
-        return None
-
-
 # ------------------------------------------------------------------------------------- counters
 
 

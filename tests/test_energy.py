@@ -249,15 +249,3 @@ def test_peak_of_all_gpus_is_summed_and_needs_every_one() -> None:
     assert energy.peak_memory(table(a, b, process), 0, S) == 37
     assert energy.peak_memory(table(a, ("gpu:b", "power_w", [0, S], [7, 5])), 0, S) is None
     assert energy.peak_memory(table(), 0, S) is None
-
-
-def test_mean_of_a_gauge_interpolates_its_edges() -> None:
-    samples = table(("gpu:a", "power_w", [0, S, 2 * S], [0, 10, 40]))
-    assert energy.mean_of(samples, "gpu:a", "power_w", S // 2, 3 * S // 2) == pytest.approx(12.5)
-
-
-def test_mean_of_a_gauge_is_weighted_by_time() -> None:
-    samples = table(("engine:m", "kv_cache_usage_frac", [0, S, 2 * S, 4 * S], [0.0, 0.0, 1.0, 1.0]))
-    assert energy.mean_of(samples, "engine:m", "kv_cache_usage_frac", 0, 4 * S) == pytest.approx(2.5 / 4)
-    assert energy.mean_of(samples, "engine:m", "kv_cache_usage_frac", 0, 5 * S) is None
-    assert energy.mean_of(samples, "engine:m", "requests_running", 0, 4 * S) is None

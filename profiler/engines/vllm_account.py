@@ -83,12 +83,15 @@ def _activation_peak(log: str) -> int | None:
 
     Since 0.21 vLLM counts its estimate of the CUDA graphs into the peak it prints (gpu_worker.py,
     ``peak_activation_memory``); it is taken out again, as the graphs are an item of their own.
+    None where the two do not agree.
     """
     peak = _per_worker(_PEAK, log)
     if peak is None:
         return _per_worker(_PEAK_DEBUG, log)
-    graphs = _per_worker(_GRAPHS_ESTIMATE, log) if _GRAPHS_ESTIMATE_APPLIED in log else None
-    return max(0, peak - (graphs or 0))
+    if _GRAPHS_ESTIMATE_APPLIED not in log:
+        return peak
+    graphs = _per_worker(_GRAPHS_ESTIMATE, log)
+    return peak - graphs if graphs is not None and graphs <= peak else None
 
 
 def _per_worker(pattern: re.Pattern[str], log: str) -> int | None:

@@ -19,10 +19,9 @@ from typing import Any
 import msgspec
 
 from profiler.errors import MeasurementError
-from profiler.samples import read_samples
 from profiler.schema import ProbeStatus
 
-__all__ = ["Sampler", "read_samples"]
+__all__ = ["Sampler"]
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0

@@ -111,3 +111,9 @@ def test_notes_say_what_moves_the_figures():
     assert len(tuned) == 1
     assert "no tuned MoE" in tuned[0]
     assert start_notes("", {"gpu_memory_utilization": "0.92"}, MODEL) == ("gpu_memory_utilization 0.92",)
+
+
+def test_a_peak_that_contradicts_its_own_estimate_is_unknown_not_zero():
+    log = fixture("start_gpu_0.33.log").replace("3.5 GiB for peak activation", "0.5 GiB for peak activation")
+    memory = memory_account(log, {}, ranks=1, facts=None, device_total_bytes=None)
+    assert memory.activation_peak_bytes is None

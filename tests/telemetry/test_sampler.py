@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from profiler.errors import MeasurementError
-from profiler.samples import Sample, series, sources
+from profiler.samples import Sample, read_samples, series, sources
 from profiler.schema import ProbeStatus
-from profiler.telemetry import Sampler, read_samples
+from profiler.telemetry import Sampler
 from profiler.telemetry.sampler import SampleFile, Ticker
 
 from .test_engine_metrics import RECORDED, serving
