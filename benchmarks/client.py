@@ -28,7 +28,8 @@ from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.job import LoadJob
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
-from profiler.schema import Endpoint, LoadPoint, Measure, RequestRecord, Timeouts, Window, Workload
+from profiler.schema import Endpoint, LoadPoint, RequestRecord, Window
+from profiler.settings import Measure, Timeouts, Workload
 from profiler.workload import PlannedRequest
 
 TTFT_S = 0.1

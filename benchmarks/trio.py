@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 from profiler.engines.transformers import command
-from profiler.schema import EngineSettings, Model
+from profiler.schema import Model
+from profiler.settings import EngineSettings
 
 TRIO = ("tiny-moe", "tiny-dense", "tiny-dense-active")
 CATALOG = Path(__file__).parent.parent / "profiler" / "catalog" / "tiny"

@@ -19,7 +19,8 @@ from msgspec import Struct
 from profiler import arch, catalog
 from profiler.errors import InputError
 from profiler.scenario import longest
-from profiler.schema import EngineSettings, Gpu, Length, Load, Model, ModelFacts, Workload
+from profiler.schema import Gpu, Model, ModelFacts
+from profiler.settings import EngineSettings, Length, Load, Workload
 
 GIB = 1 << 30
 USABLE_FRAC = 0.9  # vLLM's default gpu_memory_utilization; on a CPU the rest is the system's

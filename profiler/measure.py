@@ -31,17 +31,8 @@ from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.probe import probe_endpoint
 from profiler.loadgen.worker import LoadWorker
 from profiler.prepare import PROBE_TIMEOUT_S, Plan
-from profiler.schema import (
-    SCHEMA_VERSION,
-    EngineFacts,
-    EngineSettings,
-    LoadPoint,
-    Manifest,
-    Memory,
-    Model,
-    Window,
-    is_secret,
-)
+from profiler.schema import SCHEMA_VERSION, EngineFacts, LoadPoint, Manifest, Memory, Model, Window, is_secret
+from profiler.settings import EngineSettings
 from profiler.telemetry import Sampler
 
 MAX_NAME = 60

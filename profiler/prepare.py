@@ -17,7 +17,8 @@ from profiler.engines import Kind, check_engine, choose_kind, open_engine
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
 from profiler.loadgen.probe import probe_endpoint
-from profiler.schema import EngineSettings, Gpu, Host, Model, Price, Scenario
+from profiler.schema import Gpu, Host, Model, Price
+from profiler.settings import EngineSettings, Scenario
 from profiler.store import RunResult
 
 ENGINES = get_args(get_type_hints(EngineSettings)["kind"])

@@ -20,7 +20,8 @@ import msgspec
 from msgspec import inspect
 
 from profiler.errors import InputError, nearest
-from profiler.schema import Length, LoadPoint, Scenario
+from profiler.schema import LoadPoint
+from profiler.settings import Length, Scenario
 
 SECONDS_PER_UNIT = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _TREE = inspect.type_info(Scenario)

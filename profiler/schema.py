@@ -1,4 +1,4 @@
-"""The nouns: frozen records that everything else passes around.  Imports nothing of ours.
+"""The nouns: frozen records that everything else passes around; what a user writes is in ``settings``.
 
 Names end in their unit.  ``None`` means "not measured" or "does not apply" and never 0.
 Times named ``*_ns`` are CLOCK_MONOTONIC nanoseconds (``time.perf_counter_ns``), one clock for all
@@ -10,100 +10,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
+
+from profiler.settings import EngineSettings, LoadMode, Scenario
 
 SCHEMA_VERSION = 1
-
-Count = Annotated[int, Meta(ge=1)]
-Whole = Annotated[int, Meta(ge=0)]
-Seconds = Annotated[float, Meta(gt=0)]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 # ---------------------------------------------------------------------------------- what to run
 
 
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of everything a user writes in TOML: a key we do not know is an error, not a comment."""
-
-
-class Length(Settings, frozen=True, kw_only=True):
-    """A token length drawn uniformly from mean·[1 − spread, 1 + spread]; spread 0 is exact."""
-
-    mean: Count
-    spread: Fraction = 0.0
-
-
-class Workload(Settings, frozen=True, kw_only=True):
-    """What each request asks: prompt and answer lengths in tokens, and the seed that fixes them all."""
-
-    input_tokens: Count | Length
-    output_tokens: Count | Length
-    shared_prefix_tokens: Whole = 0
-    seed: Whole = 0
-
-
-class Load(Settings, frozen=True, kw_only=True):
-    """How requests are offered.
-
-    ``closed``: each of ``concurrency`` slots sends its next request when the last one has ended.
-    ``batch``: ``requests`` prompts are sent at once and run to the end (offline throughput).
-    """
-
-    mode: Literal["closed", "batch"] = "closed"
-    concurrency: Annotated[tuple[Count, ...], Meta(min_length=1)] = (1,)
-    requests: Count | None = None
-
-
-class Measure(Settings, frozen=True, kw_only=True):
-    """How long to look.  A closed-loop window ends at the first whole multiple of ``window_s`` by which
-    ``min_requests``, and one request a slot on average, were completed in it; or at ``max_window_s``."""
-
-    warmup_s: Annotated[float, Meta(ge=0)] = 5.0
-    window_s: Seconds = 30.0
-    max_window_s: Seconds = 300.0
-    min_requests: Whole = 10
-    repeats: Count = 3
-    residency: Literal["auto", "resident", "exclusive"] = "auto"
-
-
-class Timeouts(Settings, frozen=True, kw_only=True):
-    """Every wait is finite; a request that exceeds one ends with a named outcome."""
-
-    connect_s: Seconds = 10.0
-    first_token_s: Seconds = 300.0
-    gap_s: Seconds = 120.0
-    total_s: Seconds = 3600.0
-
-
-class EngineSettings(Settings, frozen=True, kw_only=True):
-    """Which engine and how.  ``args`` go to the engine as they are (``max_num_seqs = 64``)."""
-
-    kind: Literal["auto", "vllm", "transformers", "endpoint", "simulated"] = "auto"
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    tensor_parallel: Count | None = None
-    max_model_len: Count | None = None
-    start_timeout_s: Seconds = 1800.0
-    args: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
-
-
-class Scenario(Settings, frozen=True, kw_only=True):
-    """One measurement plan, as written in ``scenarios/*.toml``."""
-
-    name: str
-    about: str
-    workload: Workload
-    load: Load
-    measure: Measure = field(default_factory=Measure)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    engine: EngineSettings = field(default_factory=EngineSettings)
-
-
 class LoadPoint(Struct, frozen=True, kw_only=True):
-    """One point of the load axis.  For ``batch`` the concurrency is the number of prompts."""
+    """One point of the load axis.  For ``batch`` the concurrency is the number of prompts; for ``open`` and
+    ``replay`` it is None and ``requests_per_s`` is the mean rate at which requests are due."""
 
-    mode: Literal["closed", "batch"]
-    concurrency: int
+    mode: LoadMode
+    concurrency: int | None = None
+    requests_per_s: float | None = None
 
 
 # ---------------------------------------------------------------------------------- the model
@@ -229,7 +151,9 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     ``due_ns`` when the schedule wanted it, ``sent_ns`` first byte written, ``first_ns`` and
     ``last_ns`` first and last arrival that carried output tokens, ``done_ns`` end of response.
     ``arrivals_ns[i]`` brought ``arrival_tokens[i]`` output tokens.
-    ``input_tokens`` is what we sent (ids) or what the server says (text); ``reported_*`` is ``usage``.
+    ``input_tokens`` is what we sent (ids) or what the server says (text); ``reported_*`` is ``usage``, and
+    ``cached_tokens`` how many of the prompt's tokens ``usage`` says came from a prefix cache.
+    ``share`` is the kind of request in a mix, ``turn`` its place in a conversation; both count from 0.
     """
 
     window: int
@@ -250,15 +174,47 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     error: str | None = None
     status: int | None = None
+    cached_tokens: int | None = None
+    share: int = 0
+    turn: int = 0
 
 
 class ClientAudit(Struct, frozen=True, kw_only=True):
-    """How the load generator itself did during one window."""
+    """How the load generator itself did during one window.
+
+    Of several ``processes`` the busiest ``cpu_frac`` (of one core) and the worst lags, and all chunks.
+    ``bound_by`` says in words what of the client's own slowness is in the window's figures; empty: nothing.
+    """
 
     cpu_frac: float
     loop_lag_p99_s: float | None
     send_lag_p99_s: float | None
     chunks: int
+    loop_lag_max_s: float | None = None
+    processes: int = 1
+    bound_by: tuple[str, ...] = ()
+
+
+class Calibration(Struct, frozen=True, kw_only=True):
+    """What this machine's load generator adds to the truth: it measured a server whose emission times are
+    known exactly.  Errors are measured / true − 1; None where too little was seen to tell.
+
+    ``chunks_per_s`` and ``concurrency`` are the load it was done at, ``server_late_p99_s`` how far behind its
+    own plan that server was (which is not in the errors: truth is what it did, not what it planned).
+    """
+
+    chunks_per_s: float
+    concurrency: int
+    requests: int
+    chunks: int
+    ttft_mean_error_frac: float | None
+    ttft_p99_error_frac: float | None
+    ttft_mean_error_s: float | None
+    itl_mean_error_frac: float | None
+    itl_p99_error_frac: float | None
+    server_late_p99_s: float | None
+    client_cpu_frac: float | None
+    client_cpu_s_per_chunk: float | None
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -348,6 +304,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     windows: tuple[Window, ...] = ()
     starts_s: tuple[float, ...] = ()
     price: Price | None = None
+    calibration: Calibration | None = None
 
 
 # ---------------------------------------------------------------------------------- what is derived

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from profiler.schema import Length, Workload
+from profiler.settings import Length, Workload
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,21 +12,17 @@ from profiler import samples, store
 from profiler.schema import (
     SCHEMA_VERSION,
     EngineFacts,
-    EngineSettings,
     Gpu,
     Host,
-    Load,
     LoadPoint,
     Manifest,
-    Measure,
     Memory,
     Model,
     ModelFacts,
     RequestRecord,
-    Scenario,
     Window,
-    Workload,
 )
+from profiler.settings import EngineSettings, Load, Measure, Scenario, Workload
 
 S = 10**9
 GPU = Gpu(uuid="GPU-1", name="NVIDIA H100 80GB HBM3", memory_bytes=80 << 30)

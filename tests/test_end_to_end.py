@@ -15,7 +15,8 @@ import profiler
 from profiler import comparison, store
 from profiler.engines import open_engine
 from profiler.engines.simulated import law, parse
-from profiler.schema import EngineSettings, Model
+from profiler.schema import Model
+from profiler.settings import EngineSettings
 
 SHORT = ("measure.window_s=1", "measure.warmup_s=0.3", "measure.repeats=1")
 

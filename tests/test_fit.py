@@ -9,7 +9,8 @@ import pytest
 
 from profiler import arch, catalog, fit, models, scenario
 from profiler.errors import InputError
-from profiler.schema import EngineSettings, Gpu, Load, Model, Workload
+from profiler.schema import Gpu, Model
+from profiler.settings import EngineSettings, Load, Workload
 
 GIB = 1 << 30
 QWEN = "Qwen/Qwen2.5-72B"

@@ -6,7 +6,8 @@ import pytest
 
 from profiler.errors import EngineError
 from profiler.measure import describe, schedule, without_secrets
-from profiler.schema import EngineSettings, LoadPoint
+from profiler.schema import LoadPoint
+from profiler.settings import EngineSettings
 
 ONE, EIGHT = LoadPoint(mode="closed", concurrency=1), LoadPoint(mode="closed", concurrency=8)
 

@@ -10,7 +10,8 @@ import pytest
 
 from profiler import catalog, fit, models, scenario
 from profiler.errors import InputError
-from profiler.schema import EngineSettings, Model
+from profiler.schema import Model
+from profiler.settings import EngineSettings
 
 TINY = catalog.tiny_models()["tiny-moe"]
 CHAT = scenario.load("chat")

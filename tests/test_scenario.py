@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from profiler import scenario
 from profiler.errors import InputError
-from profiler.schema import Length, LoadPoint, Scenario
+from profiler.schema import LoadPoint
+from profiler.settings import Length, Scenario
 
 BUILT_IN = {"smoke", "trio", "chat", "summarize", "code", "reasoning", "batch", "prefill"}
 

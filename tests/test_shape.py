@@ -17,11 +17,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Strictly downward: a module imports only from ranks below its own.  Within a folder the folder's own
 # modules may import each other (without cycles); two modules of one rank outside a folder may not.
 RANKS = [
-    {"schema", "errors"},
+    {"settings", "errors"},
+    {"schema", "alarm"},
     {"catalog", "stats", "samples", "records", "host_facts", "workload"},
     {"arch", "scenario", "store", "energy"},
     {"models", "fit", "metrics", "host"},
     {"loadgen", "engines", "telemetry", "cost"},
+    {"calibrate"},
     {"prepare", "comparison", "doctor"},
     {"measure", "report"},
     {"progress"},

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from profiler.schema import Length, Workload
+from profiler.settings import Length, Workload
 from profiler.workload import WORDS, Plan, ordinary_ids
 
 

@@ -14,7 +14,8 @@ from typing import Literal
 from msgspec import structs
 
 from profiler.engines.base import RunningEngine
-from profiler.schema import EngineSettings, Model, ProbeStatus
+from profiler.schema import Model, ProbeStatus
+from profiler.settings import EngineSettings
 
 __all__ = ["RunningEngine", "available_engines", "check_engine", "choose_kind", "open_engine"]
 

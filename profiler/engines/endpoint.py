@@ -10,7 +10,8 @@ from msgspec import Struct, ValidationError, convert
 
 from profiler.engines.base import RunningEngine
 from profiler.errors import InputError
-from profiler.schema import Endpoint, EngineFacts, EngineSettings, Model
+from profiler.schema import Endpoint, EngineFacts, Model
+from profiler.settings import EngineSettings
 
 _ROUTES = ("/chat/completions", "/completions", "/models")
 

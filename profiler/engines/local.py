@@ -15,7 +15,8 @@ from profiler.engines.base import RunningEngine
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
 from profiler.errors import EngineError
-from profiler.schema import Endpoint, EngineFacts, EngineSettings, Memory, Model
+from profiler.schema import Endpoint, EngineFacts, Memory, Model
+from profiler.settings import EngineSettings
 
 
 class _Account(Memory, frozen=True, kw_only=True):

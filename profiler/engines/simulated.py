@@ -36,7 +36,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from profiler.engines.alarm import Alarm
+from profiler.alarm import Alarm
 from profiler.engines.sse_server import App, HttpError, Stream, run
 from profiler.errors import InputError, nearest
 

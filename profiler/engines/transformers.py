@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from profiler.errors import InputError, nearest
-from profiler.schema import EngineSettings, Model
+from profiler.schema import Model
+from profiler.settings import EngineSettings
 
 CONFIG_NAME = "transformers_server.json"
 API_KEY_VARIABLE = "PROFILER_API_KEY"

@@ -20,7 +20,8 @@ from msgspec import Struct
 from profiler.errors import InputError
 from profiler.loadgen.decode import Answer
 from profiler.loadgen.exchange import Exchange
-from profiler.schema import Endpoint, Outcome, Timeouts
+from profiler.schema import Endpoint, Outcome
+from profiler.settings import Timeouts
 
 
 class Target(Struct, frozen=True):

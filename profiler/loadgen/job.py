@@ -6,7 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from profiler.schema import Endpoint, LoadPoint, Measure, Timeouts, Window, Workload
+from profiler.schema import Endpoint, LoadPoint, Window
+from profiler.settings import Measure, Timeouts, Workload
 
 
 class LoadJob(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from profiler.loadgen.client import Connection, Target, target_of
 from profiler.loadgen.decode import NO_COUNT, Answer, judge, read
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.payload import ASSUMED_VOCAB, build
-from profiler.schema import Endpoint, Timeouts, Workload
+from profiler.schema import Endpoint
+from profiler.settings import Timeouts, Workload
 from profiler.workload import Plan, PlannedRequest
 
 PROBE_INPUT_TOKENS = 8

@@ -6,7 +6,8 @@ import pytest
 
 from profiler.engines.endpoint import normalise_url, open_endpoint
 from profiler.errors import InputError
-from profiler.schema import EngineSettings, Memory, Model
+from profiler.schema import Memory, Model
+from profiler.settings import EngineSettings
 
 MODEL = Model(name="served", weights="remote")
 

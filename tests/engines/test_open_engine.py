@@ -15,7 +15,8 @@ import pytest
 from profiler.engines import available_engines, check_engine, choose_kind, open_engine
 from profiler.engines.vllm import Installed
 from profiler.errors import EngineError, InputError
-from profiler.schema import EngineSettings, Memory, Model
+from profiler.schema import Memory, Model
+from profiler.settings import EngineSettings
 
 MODEL = Model(name="sim", weights="remote")
 HUB = Model(name="x", weights="hub")
@@ -78,7 +79,7 @@ def test_listing_engines_imports_none_of_them():
     code = """
 import sys
 from profiler.engines import available_engines, choose_kind
-from profiler.schema import EngineSettings
+from profiler.settings import EngineSettings
 available_engines(); choose_kind(EngineSettings())
 print([name for name in ("torch", "transformers", "vllm", "numpy", "httptools") if name in sys.modules])
 """

@@ -14,7 +14,8 @@ import pytest
 
 from profiler.engines import open_engine, transformers
 from profiler.errors import InputError
-from profiler.schema import EngineSettings, Model
+from profiler.schema import Model
+from profiler.settings import EngineSettings
 
 CATALOG = Path(transformers.__file__).parent.parent / "catalog" / "tiny"
 CONFIG = json.loads((CATALOG / "tiny-moe.json").read_text()) | {

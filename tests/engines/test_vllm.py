@@ -21,7 +21,8 @@ import pytest
 from profiler.engines import open_engine, vllm
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError
-from profiler.schema import EngineSettings, Model, ModelFacts
+from profiler.schema import Model, ModelFacts
+from profiler.settings import EngineSettings
 
 DENSE: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -350,7 +351,8 @@ import sys
 from pathlib import Path
 import msgspec
 from profiler.engines import open_engine
-from profiler.schema import EngineSettings, Model
+from profiler.schema import Model
+from profiler.settings import EngineSettings
 settings = msgspec.json.decode(sys.argv[2], type=EngineSettings)
 model = msgspec.json.decode(sys.argv[3], type=Model)
 with open_engine(settings, model, Path(sys.argv[1]), lambda line: print(line, flush=True)):

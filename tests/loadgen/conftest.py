@@ -10,7 +10,8 @@ import pytest
 
 from profiler.engines.simulated import command
 from profiler.loadgen.job import LoadJob
-from profiler.schema import Endpoint, LoadPoint, Measure, Timeouts, Workload
+from profiler.schema import Endpoint, LoadPoint
+from profiler.settings import Measure, Timeouts, Workload
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from profiler.loadgen.client import Connection, target_of
 from profiler.loadgen.decode import decode
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.payload import build
-from profiler.schema import Endpoint, Timeouts, Workload
+from profiler.schema import Endpoint
+from profiler.settings import Timeouts, Workload
 from profiler.workload import Plan
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -14,7 +14,7 @@ from profiler.engines.simulated import law, parse
 from profiler.loadgen.client import Connection
 from profiler.loadgen.decode import decode
 from profiler.loadgen.driver import Driver
-from profiler.schema import Timeouts
+from profiler.settings import Timeouts
 
 QUICK = Timeouts(connect_s=1, first_token_s=0.4, gap_s=0.4, total_s=5)
 

@@ -4,7 +4,8 @@ import pytest
 
 from profiler.loadgen.client import target_of
 from profiler.loadgen.payload import build, request_of
-from profiler.schema import Endpoint, Workload
+from profiler.schema import Endpoint
+from profiler.settings import Workload
 from profiler.workload import Plan
 
 PLAN = Plan(Workload(input_tokens=12, output_tokens=3), 32_000, 0)

@@ -4,7 +4,7 @@ from time import perf_counter_ns
 import numpy as np
 import pytest
 
-from profiler.engines.alarm import Alarm
+from profiler.alarm import Alarm
 
 
 async def late_ns(alarm, at_ns):
