@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from profiler import arch, catalog
 from profiler.errors import InputError
-from profiler.scenario import longest
 from profiler.schema import Gpu, Model, ModelFacts
-from profiler.settings import EngineSettings, Length, Load, Workload
+from profiler.settings import EngineSettings, Load, Workload
+from profiler.workload import Extent, extent
 
 GIB = 1 << 30
 USABLE_FRAC = 0.9  # vLLM's default gpu_memory_utilization; on a CPU the rest is the system's
@@ -29,6 +29,7 @@ CPU_OVERHEAD_BYTES = 1 * GIB  # interpreter, libraries, activations
 CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
 MXFP4_BYTES = 4.25 / 8  # 4 bits and an 8-bit scale for every 32 weights (OCP MX v1.0)
+MAX_SEQUENCES = 256  # vLLM's default max_num_seqs
 CGROUP = Path("/sys/fs/cgroup")
 CPU_COMFORT_BYTES = 4 * GIB  # a CPU reads 20 to 60 GB/s: weights beyond this give few tokens per second
 
@@ -82,9 +83,9 @@ def check_fit(
     """
     if model.facts is None or model.weights == "remote" or settings.kind in ("endpoint", "simulated"):
         return settings
-    longest_request = longest(workload.input_tokens) + longest(workload.output_tokens)
-    settings = msgspec.structs.replace(settings, max_model_len=settings.max_model_len or longest_request)
-    _check_context(model.name, model.facts, longest_request, settings)
+    size = extent(workload, load)
+    settings = msgspec.structs.replace(settings, max_model_len=settings.max_model_len or size.longest_total)
+    _check_context(model.name, model.facts, size, settings)
     job = _Job(model, model.facts, settings, workload, load)
     if not gpus:
         if job.one(0).total_bytes > host_memory_bytes * USABLE_FRAC:
@@ -115,11 +116,13 @@ def queue_note(
     host_memory_bytes: int,
 ) -> str | None:
     """A line for the reader when the machine holds less cache than the load can fill: the engine will queue
-    requests, so high concurrencies measure the queue.  None when all fits or nothing can be known.
+    requests, so high concurrencies measure the queue.  None when all fits or nothing can be known, as of an
+    open loop's concurrency.
 
     ``settings`` are those :func:`check_fit` returned for the same machine.
     """
-    if model.facts is None or model.weights == "remote" or settings.kind in ("endpoint", "simulated"):
+    remote = model.weights == "remote" or settings.kind in ("endpoint", "simulated")
+    if model.facts is None or remote or load.mode in ("open", "replay"):
         return None
     job = _Job(model, model.facts, settings, workload, load)
     devices = (settings.tensor_parallel or 1) if gpus else 0
@@ -132,10 +135,8 @@ def queue_note(
         room = host_memory_bytes * USABLE_FRAC - least.weights_bytes - least.overhead_bytes
     if wanted <= room:
         return None
-    return (
-        f"{_gib(max(0, room))} for KV cache, {job.sequences} requests can fill {_gib(wanted)}: "
-        "the engine will queue some"
-    )
+    filled = f"{job.sequences} requests can fill {_gib(wanted)}"
+    return f"{_gib(max(0, room))} for KV cache, {filled}: the engine will queue some"
 
 
 def available_memory_bytes() -> int:
@@ -184,16 +185,22 @@ class _Job(Struct, frozen=True):
 
     @property
     def sequences(self) -> int:
-        batch = self.load.mode == "batch"
-        return (self.load.requests or 1) if batch else max(self.load.concurrency)
+        """Requests at once; where the server decides that (an open loop), as many as it takes at most."""
+        if self.load.mode == "batch":
+            return self.load.requests or 1
+        return max(self.load.concurrency) if self.load.mode == "closed" else MAX_SEQUENCES
 
     @property
     def tokens_each(self) -> int:
-        return sum(_mean(length) for length in (self.workload.input_tokens, self.workload.output_tokens))
+        return self._extent.mean_input + self._extent.mean_output
 
     @property
     def longest_each(self) -> int:
-        return longest(self.workload.input_tokens) + longest(self.workload.output_tokens)
+        return self._extent.longest_total
+
+    @property
+    def _extent(self) -> Extent:
+        return extent(self.workload, self.load)
 
     @property
     def usable_frac(self) -> float:
@@ -264,10 +271,6 @@ def _cpu_cache_bytes(settings: EngineSettings) -> int | None:
     return int(given) * GIB * (settings.tensor_parallel or 1)
 
 
-def _mean(length: int | Length) -> int:
-    return length.mean if isinstance(length, Length) else length
-
-
 def _smallest(gpus: tuple[Gpu, ...]) -> int:
     """The smallest GPU bounds a tensor-parallel group; unknown memory is taken to suffice."""
     return min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes is not None), default=1 << 62)
@@ -289,21 +292,18 @@ def _sizes(job: _Job, gpus: int) -> list[int]:
     return [given]
 
 
-def _powers(limit: int) -> Iterator[int]:
-    size = 1
-    while size <= limit:
-        yield size
-        size *= 2
+def _powers(limit: int) -> list[int]:
+    return [1 << exponent for exponent in range(limit.bit_length())]
 
 
-def _check_context(name: str, facts: ModelFacts, tokens: int, settings: EngineSettings) -> None:
-    limit = facts.max_context_tokens
+def _check_context(name: str, facts: ModelFacts, size: Extent, settings: EngineSettings) -> None:
+    limit, tokens = facts.max_context_tokens, size.longest_total
     if limit is None or max(tokens, settings.max_model_len or 0) <= limit:
         return
     if tokens > limit:
         raise InputError(
             f"{name} has a context of {limit} tokens, the scenario's longest request needs {tokens}; "
-            "shorten workload.input_tokens or workload.output_tokens"
+            f"shorten {size.longest_at or 'workload.input_tokens or workload.output_tokens'}"
         )
     raise InputError(
         f"engine.max_model_len = {settings.max_model_len} is beyond {name}'s context of {limit} tokens"
@@ -362,10 +362,8 @@ def gpu_sets(job: _Job, most: int = 8) -> list[str]:
 
 
 def _count(job: _Job, device_bytes: int) -> int | None:
-    return next(
-        (n for n in _powers(64) if job.may_split(n) and job.fits(job.full(n), n, device_bytes)),
-        None,
-    )
+    counts = (n for n in _powers(64) if job.may_split(n) and job.fits(job.full(n), n, device_bytes))
+    return next(counts, None)
 
 
 def _alternatives(job: _Job, gpus: tuple[Gpu, ...], host_memory_bytes: int) -> list[str]:

@@ -19,7 +19,9 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from profiler import workload
 from profiler.errors import InputError, nearest
+from profiler.scenario_checks import OF_MODE, contradictions
 from profiler.schema import LoadPoint
 from profiler.settings import Length, Scenario
 
@@ -48,13 +50,16 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
     tree.setdefault("about", "")
     source = _Source(label)
     for override in overrides:
-        source.overridden.append(_override(tree, override))
+        source.overridden.append(_override(tree, override, source.overridden))
     _normalise(tree, _TREE, "", source)
     try:
         scenario = msgspec.convert(tree, Scenario)
     except msgspec.ValidationError as error:
         raise InputError(_explain(str(error), tree, source)) from None
-    for key, trouble in _contradictions(scenario):
+    scenario = _with_absolute_trace(
+        scenario, Path.cwd() if source.of("load.trace") == "--set" else path.parent
+    )
+    for key, trouble in contradictions(scenario):
         raise InputError(f"{source.of(key)}: {key}: {trouble}")
     return scenario
 
@@ -63,37 +68,45 @@ def digest(scenario: Scenario) -> str:
     """SHA-256 (64 hex digits; ``[:8]`` in names) of everything that shapes the measurement.
 
     Scenarios that differ only in name, description, key order or spelling (``512`` for
-    ``{mean = 512, spread = 0}``) have the same digest.
+    ``{mean = 512, spread = 0}``) have the same digest; of a trace it is the content that counts.
     """
-    work = scenario.workload
+    work, load_ = scenario.workload, scenario.load
     exact = msgspec.structs.replace(
         work, input_tokens=_length(work.input_tokens), output_tokens=_length(work.output_tokens)
     )
-    plain = msgspec.structs.replace(scenario, name="", about="", workload=exact)
+    if load_.trace is not None:
+        load_ = msgspec.structs.replace(load_, trace=workload.load_trace(load_.trace, load_).digest)
+    plain = msgspec.structs.replace(scenario, name="", about="", workload=exact, load=load_)
     return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
 
 def points(scenario: Scenario) -> tuple[LoadPoint, ...]:
-    """The load axis in the order it is measured: one point a concurrency, or one batch of all requests."""
+    """The load axis in the order it is measured: one point a concurrency or rate; one a batch, a replay or
+    a series of stages.  None where a search is to choose them."""
     load_ = scenario.load
-    sizes = (load_.requests or 1,) if load_.mode == "batch" else load_.concurrency
-    return tuple(LoadPoint(mode=load_.mode, concurrency=size) for size in sizes)
+    if scenario.search is not None:
+        return ()
+    if load_.mode == "closed":
+        return tuple(LoadPoint(mode="closed", concurrency=size) for size in load_.concurrency)
+    if load_.mode == "batch":
+        return (LoadPoint(mode="batch", concurrency=load_.requests or 1),)
+    rates = load_.requests_per_s
+    if load_.mode == "replay" or load_.stages:
+        rates = (workload.mean_rate(load_),)
+    return tuple(LoadPoint(mode=load_.mode, requests_per_s=rate) for rate in rates)
 
 
-def longest(length: int | Length) -> int:
-    """The most tokens a drawn length can have: ⌈mean · (1 + spread)⌉."""
-    exact = _length(length)
-    return math.ceil(exact.mean * (1 + exact.spread))
+def _length(length: int | Length | None) -> Length | None:
+    return Length(mean=length) if isinstance(length, int) else length
 
 
-def shortest(length: int | Length) -> int:
-    """The fewest tokens a drawn length can have: ⌊mean · (1 − spread)⌋, at least 1."""
-    exact = _length(length)
-    return max(1, math.floor(exact.mean * (1 - exact.spread)))
-
-
-def _length(length: int | Length) -> Length:
-    return length if isinstance(length, Length) else Length(mean=length)
+def _with_absolute_trace(scenario: Scenario, base: Path) -> Scenario:
+    """A relative trace is beside the file that names it; one of ``--set``, where the user is."""
+    load_ = scenario.load
+    if load_.trace is None:
+        return scenario
+    trace = str((base / Path(load_.trace).expanduser()).absolute())
+    return msgspec.structs.replace(scenario, load=msgspec.structs.replace(load_, trace=trace))
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -107,7 +120,7 @@ class _Source:
         self.overridden: list[str] = []
 
     def of(self, key: str) -> str:
-        hit = any(key == path or key.startswith(f"{path}.") for path in self.overridden)
+        hit = any(key == path or key.startswith((f"{path}.", f"{path}[")) for path in self.overridden)
         return "--set" if hit else self.label
 
 
@@ -144,8 +157,9 @@ def _read(path: Path, label: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------- overrides
 
 
-def _override(tree: dict[str, Any], override: str) -> str:
-    """Put one ``path=value`` into ``tree`` and return its path."""
+def _override(tree: dict[str, Any], override: str, before: Sequence[str]) -> str:
+    """Put one ``path=value`` into ``tree`` and return its path; what the file says instead of it goes, what
+    the overrides ``before`` say stays."""
     path, equals, text = (part.strip() for part in override.partition("="))
     if not equals or not path:
         raise InputError(f"--set {override}: expected key=value, for example --set load.concurrency=1,8,64")
@@ -159,9 +173,22 @@ def _override(tree: dict[str, Any], override: str) -> str:
         table[key] = below if isinstance(below, dict) else {}
         table = table[key]
     table[keys[-1]] = _value(text)
-    if path == "load.mode" and table["mode"] == "closed":
-        table.pop("requests", None)  # a batch scenario turned closed keeps no batch size
+    for section, name in _displaced(path, table[keys[-1]]):
+        if f"{section}.{name}" not in before and isinstance(tree.get(section), dict):
+            tree[section].pop(name, None)
     return path
+
+
+def _displaced(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """What cannot stand beside a new value: keys of another mode, other ways to give rates or lengths."""
+    lengths = [("workload", name) for name in ("input_tokens", "output_tokens")]
+    if path == "load.mode":
+        yield from (("load", name) for name, modes in OF_MODE.items() if value not in modes)
+        yield from [*lengths, ("workload", "mix")] if value == "replay" else []
+    elif path == "workload.mix":
+        yield from lengths
+    elif path in ("load.stages", "load.requests_per_s"):
+        yield "load", "requests_per_s" if path == "load.stages" else "stages"
 
 
 def _check_path(keys: list[str]) -> None:
@@ -214,24 +241,60 @@ def _value(text: str) -> Any:
 
 
 def _normalise(table: dict[str, Any], node: inspect.Type, prefix: str, source: _Source) -> None:
-    """In place, where the schema says so: ``"30s"`` → 30.0, a single value → a list of one."""
+    """In place, where the schema says so: ``"30s"`` → 30.0, ``"1%"`` → 0.01, one value → a list of one."""
     struct = _struct(node)
     for field in struct.fields if struct else ():
-        if field.name not in table:
-            continue
-        key, value = f"{prefix}{field.name}", table[field.name]
-        if isinstance(value, dict) and not isinstance(field.type, inspect.DictType):
-            _normalise(value, field.type, f"{key}.", source)
-        elif field.name.endswith("_s") and isinstance(value, str):
-            table[field.name] = _seconds(value, f"{source.of(key)}: {key}")
-        elif isinstance(field.type, inspect.VarTupleType) and not isinstance(value, list):
-            table[field.name] = [value]
-        elif _is_text_table(field.type) and isinstance(value, dict):
-            table[field.name] = {
-                name: v if isinstance(v, dict | list) else _text(v) for name, v in value.items()
-            }
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{source.of(key)}: {key}: expected a finite number, got {value}")
+        if field.name in table:
+            key = f"{prefix}{field.name}"
+            table[field.name] = _normal(table[field.name], field.type, key, source)
+
+
+def _normal(value: Any, node: inspect.Type, key: str, source: _Source) -> Any:
+    where = f"{source.of(key)}: {key}"
+    if isinstance(node, inspect.VarTupleType):
+        items = value if isinstance(value, list) else [value]
+        return [_normal(each, node.item_type, f"{key}[{place}]", source) for place, each in enumerate(items)]
+    if isinstance(node, inspect.DictType):
+        return _normal_entries(value, node, key, source) if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        _normalise(value, node, f"{key}.", source)
+    elif isinstance(value, str) and _is_time(key):
+        return _seconds(value, where)
+    elif isinstance(value, str) and key.endswith("_frac"):
+        return _fraction(value, where)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}: expected a finite number, got {value}")
+    return value
+
+
+def _normal_entries(
+    table: dict[str, Any], node: inspect.DictType, key: str, source: _Source
+) -> dict[str, Any]:
+    """A table whose keys are the user's own."""
+    if isinstance(node.value_type, inspect.StrType):
+        return {name: v if isinstance(v, dict | list) else _text(v) for name, v in table.items()}
+    if isinstance(node.value_type, inspect.FloatType):
+        return {name: _limit(v, node.value_type, f"{key}.{name}", source) for name, v in table.items()}
+    return table
+
+
+def _limit(value: Any, node: inspect.FloatType, key: str, source: _Source) -> Any:
+    """msgspec does not say which key of a table is wrong; so it is checked here."""
+    value = _normal(value, node, key, source)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= (node.gt or 0):
+        raise InputError(f"{source.of(key)}: {key}: expected {_describe(node, key)}, got {_show(value)}")
+    return value
+
+
+def _is_time(key: str) -> bool:
+    return key.endswith("_s") and not key.endswith("_per_s")
+
+
+def _fraction(text: str, where: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    if not match:
+        raise InputError(f"{where}: expected a fraction such as 0.01 or '1%', got {text!r}")
+    return float(match[1]) / (100 if match[2] else 1)
 
 
 def _seconds(text: str, where: str) -> float:
@@ -252,7 +315,7 @@ def _seconds(text: str, where: str) -> float:
 def _explain(message: str, tree: dict[str, Any], source: _Source) -> str:
     """msgspec's validation error in the user's words: file, key, expectation, what was found."""
     what, _, at = message.partition(" - at `")
-    key = re.sub(r"^\$\.?|\[[^\]]*\]|`$", "", at)
+    key = re.sub(r"^\$\.?|`$|\[\.\.\.\]", "", at)
     field = re.search(r"field `([^`]+)`", what)
     if field and "unknown" in what:
         full = f"{key}.{field[1]}".lstrip(".")
@@ -262,6 +325,7 @@ def _explain(message: str, tree: dict[str, Any], source: _Source) -> str:
     if field and "missing" in what:
         full = f"{key}.{field[1]}".lstrip(".")
         return f"{source.of(full)}: {full} is missing: expected {_describe(_type_at(full), full)}"
+    key = re.sub(r"\[\d+\]$", "", key)  # of a list of numbers, the list
     found = _value_at(tree, key)
     return f"{source.of(key)}: {key}: expected {_describe(_type_at(key), key)}, got {_show(found)}"
 
@@ -287,17 +351,21 @@ def _struct(node: inspect.Type) -> inspect.StructType | None:
 
 def _type_at(key: str) -> inspect.Type:
     node: inspect.Type = _TREE
-    for part in key.split(".") if key else ():
+    for part in re.findall(r"[^.\[\]]+", key):
         struct = _struct(node)
-        if struct is None:
-            return node
-        node = next((field.type for field in struct.fields if field.name == part), node)
+        if part.isdigit() and isinstance(node, inspect.VarTupleType):
+            node = node.item_type
+        elif struct is not None:
+            node = next((field.type for field in struct.fields if field.name == part), node)
     return node
 
 
 def _value_at(tree: Any, key: str) -> Any:
-    for part in key.split(".") if key else ():
-        tree = tree.get(part) if isinstance(tree, dict) else tree
+    for part in re.findall(r"[^.\[\]]+", key):
+        if isinstance(tree, list) and part.isdigit():
+            tree = tree[int(part)]
+        else:
+            tree = tree.get(part) if isinstance(tree, dict) else tree
     return tree
 
 
@@ -306,12 +374,13 @@ def _describe(node: inspect.Type, key: str = "") -> str:
         members = [member for member in node.types if not isinstance(member, inspect.NoneType)]
         return " or ".join(_describe(member, key) for member in members)
     if isinstance(node, inspect.VarTupleType):
-        return f"a list of {_describe(node.item_type).removeprefix('a ').replace('number', 'numbers', 1)}"
+        one = _describe(node.item_type).removeprefix("a ")
+        return "a list of " + re.sub("number|table", r"\g<0>s", one, count=1)
     if isinstance(node, inspect.LiteralType):
         return f"one of {', '.join(repr(value) for value in node.values)}"
     if isinstance(node, inspect.IntType | inspect.FloatType):
         noun = "a whole number" if isinstance(node, inspect.IntType) else "a number"
-        return f"{'seconds, ' if key.endswith('_s') else ''}{noun}{_bounds(node)}"
+        return f"{'seconds, ' if _is_time(key) else ''}{noun}{_bounds(node)}"
     struct = _struct(node)
     plain = f"a table with {', '.join(field.name for field in struct.fields)}" if struct else "a table"
     plain = "a table of text values" if _is_text_table(node) else plain
@@ -322,39 +391,3 @@ def _bounds(node: inspect.IntType | inspect.FloatType) -> str:
     if node.ge is not None and node.le is not None:
         return f" from {node.ge:g} to {node.le:g}"
     return f" ≥ {node.ge:g}" if node.ge is not None else f" > {node.gt:g}" if node.gt is not None else ""
-
-
-# ------------------------------------------------------------------------------ what cannot be true
-
-
-def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """(key, what is wrong and what to do) for settings that are valid one by one but not together."""
-    work, load_, measure = scenario.workload, scenario.load, scenario.measure
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", scenario.name):
-        yield "name", f"{scenario.name!r} goes into folder names: use letters, digits, '.', '_' and '-'"
-    if load_.mode == "batch" and load_.requests is None:
-        yield "load.requests", "missing: mode 'batch' needs to know how many, for example load.requests=256"
-    if load_.mode == "closed" and load_.requests is not None:
-        yield (
-            "load.requests",
-            "only mode 'batch' has it; a closed loop ends by measure.window_s and min_requests",
-        )
-    if len(set(load_.concurrency)) < len(load_.concurrency):
-        yield "load.concurrency", f"lists a value twice: {list(load_.concurrency)}"
-    if measure.window_s > measure.max_window_s:
-        yield (
-            "measure.window_s",
-            f"{measure.window_s:g} s is longer than measure.max_window_s ({measure.max_window_s:g} s)",
-        )
-    if work.shared_prefix_tokens >= shortest(work.input_tokens):
-        yield (
-            "workload.shared_prefix_tokens",
-            f"{work.shared_prefix_tokens} leaves nothing of its own to the shortest prompt "
-            f"({shortest(work.input_tokens)} tokens); make it smaller",
-        )
-    longest_ = longest(work.input_tokens) + longest(work.output_tokens)
-    if scenario.engine.max_model_len is not None and longest_ > scenario.engine.max_model_len:
-        yield (
-            "engine.max_model_len",
-            f"{scenario.engine.max_model_len} is less than the longest prompt + answer ({longest_} tokens)",
-        )

@@ -10,7 +10,7 @@ import pytest
 from profiler import arch, catalog, fit, models, scenario
 from profiler.errors import InputError
 from profiler.schema import Gpu, Model
-from profiler.settings import EngineSettings, Load, Workload
+from profiler.settings import Conversation, EngineSettings, Load, Share, Workload
 
 GIB = 1 << 30
 QWEN = "Qwen/Qwen2.5-72B"
@@ -356,3 +356,41 @@ def test_lengths_are_those_of_the_workload():
     work = Workload(input_tokens=1000, output_tokens=24)
     with pytest.raises(InputError, match=r"for 128 requests of 1024 tokens"):
         fit.check_fit(published(QWEN), EngineSettings(), work, CHAT.load, (), GIB)
+
+
+# ------------------------------------------------------------------------------ other shapes of load
+
+
+def test_a_conversation_needs_room_for_all_its_turns():
+    work = Workload(input_tokens=500, output_tokens=100, conversation=Conversation(turns=6))
+    settings = EngineSettings()
+    fitted = fit.check_fit(models.resolve("tiny-moe"), settings, work, ONE, (), 3 * GIB)
+    assert fitted.max_model_len == 3600
+    long = Workload(input_tokens=500, output_tokens=100, conversation=Conversation(turns=7))
+    with pytest.raises(InputError, match=r"4096 tokens.*needs 4200; shorten the last turn of a conversation"):
+        fit.check_fit(published("meta-llama/Llama-2-7b-hf"), settings, long, ONE, h100(1), 0)
+
+
+def test_a_trace_too_long_for_the_model_names_its_row(tmp_path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time_s,input_tokens,output_tokens\n0,10,10\n1,4000,97\n2,10,10\n")
+    load = Load(mode="replay", trace=str(trace))
+    with pytest.raises(InputError, match=r"needs 4097; shorten .*trace.csv, line 3"):
+        fit.check_fit(published("meta-llama/Llama-2-7b-hf"), EngineSettings(), Workload(), load, h100(1), 0)
+
+
+def test_an_open_loop_may_fill_the_engine_and_nobody_knows_whether_it_will():
+    """The cache is for as many requests as vLLM takes at once; that it may be too small is no news."""
+    load = Load(mode="open", requests_per_s=(2.0,))
+    assert "for 256 requests of 768 tokens" in refused(published(QWEN), load=load)
+    assert note(published(QWEN), h100(2), 8 * GIB, load) is None
+    assert note(published(QWEN), h100(2), 8 * GIB) is not None
+
+
+def test_a_mix_is_as_long_as_its_kinds_on_average():
+    mix = (
+        Share(name="a", weight=3, input_tokens=100, output_tokens=20),
+        Share(name="b", weight=1, input_tokens=500, output_tokens=60),
+    )
+    with pytest.raises(InputError, match=r"for 128 requests of 230 tokens"):
+        fit.check_fit(published(QWEN), EngineSettings(), Workload(mix=mix), CHAT.load, (), GIB)

@@ -8,6 +8,7 @@ from typing import Any
 
 from profiler import arch, catalog, scenario
 from profiler.report.table import NA, significant
+from profiler.schema import LoadPoint
 
 Rows = Sequence[dict[str, Any]]
 
@@ -37,11 +38,17 @@ def list_scenarios() -> Rows:
         {
             "scenario": name,
             "load": each.load.mode,
-            "concurrency": ", ".join(str(point.concurrency) for point in scenario.points(each)),
+            "points": ", ".join(_point(point) for point in scenario.points(each)) or "searched",
             "about": each.about,
         }
         for name, each in found
     ]
+
+
+def _point(point: LoadPoint) -> str:
+    """``8`` requests at once, or ``4/s``."""
+    rate = point.requests_per_s
+    return str(point.concurrency) if rate is None else f"{rate:.3g}/s"
 
 
 def list_gpus() -> Rows:

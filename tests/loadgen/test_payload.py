@@ -3,17 +3,19 @@ import json
 import pytest
 
 from profiler.loadgen.client import target_of
-from profiler.loadgen.payload import build, request_of
+from profiler.loadgen.payload import build
 from profiler.schema import Endpoint
-from profiler.settings import Workload
+from profiler.settings import Conversation, Images, Workload
 from profiler.workload import Plan
 
 PLAN = Plan(Workload(input_tokens=12, output_tokens=3), 32_000, 0)
 PLANNED = PLAN.request(0)
 
 
-def request(**fields):
-    return request_of(Endpoint(base_url="http://h/v1", model="m", **fields), PLAN, PLANNED)
+def request(plan=PLAN, planned=PLANNED, **fields):
+    endpoint = Endpoint(base_url="http://h/v1", model="m", **fields)
+    _, _, body = build(endpoint, target_of(endpoint), plan, planned).partition(b"\r\n\r\n")
+    return json.loads(body)
 
 
 def test_ids():
@@ -63,3 +65,57 @@ def test_head_and_body_fit_together():
 def test_no_key_no_header():
     endpoint = Endpoint(base_url="http://h/v1", model="m")
     assert b"authorization" not in build(endpoint, target_of(endpoint), PLAN, PLANNED)
+
+
+# ------------------------------------------------------------------------------------ conversations
+
+TALKS = Workload(input_tokens=12, output_tokens=3, conversation=Conversation(turns=3))
+
+
+def test_a_conversation_sends_back_what_the_server_said_as_messages():
+    plan = Plan(TALKS, 32_000, 0)
+    talk = plan.conversation(0)
+    first = talk.open(0)
+    second = talk.go_on(5, 'a "quoted"\nanswer – \u2603')
+    got = request(plan, second, prompt="text", protocol="chat")["messages"]
+    assert [(m["role"], len(m["content"].split())) for m in got] == [
+        ("user", 12),
+        ("assistant", 5),
+        ("user", 12),
+    ]
+    assert got[0]["content"] == plan.text(first)
+    assert got[1]["content"] == 'a "quoted"\nanswer – \u2603'
+    assert got[2]["content"] == plan.text(plan.request(5))
+
+
+def test_a_conversation_in_text_is_one_growing_prompt():
+    plan = Plan(TALKS, 32_000, 0)
+    talk = plan.conversation(0)
+    first = request(plan, talk.open(0), prompt="text")["prompt"]
+    second = request(plan, talk.go_on(1, " so it is."), prompt="text")["prompt"]
+    assert second.startswith(f"{first} so it is. ")
+    assert second.split()[-12:] == plan.text(plan.request(1)).split()
+
+
+# ------------------------------------------------------------------------------------------ pictures
+
+
+def test_every_message_has_its_own_pictures():
+    work = Workload(
+        input_tokens=12,
+        output_tokens=3,
+        images=Images(width=30, height=20, count=2),
+        conversation=Conversation(turns=2),
+    )
+    plan = Plan(work, 32_000, 0)
+    talk = plan.conversation(0)
+    (only,) = request(plan, talk.open(0), prompt="text", protocol="chat")["messages"]
+    text, *pictures = only["content"]
+    assert text == {"type": "text", "text": plan.text(plan.request(0))}
+    assert [each["type"] for each in pictures] == ["image_url"] * 2
+    assert all(each["image_url"]["url"].startswith("data:image/png;base64,") for each in pictures)
+    again, answer, fresh = request(plan, talk.go_on(1, "yes"), prompt="text", protocol="chat")["messages"]
+    assert again == only
+    assert answer == {"role": "assistant", "content": "yes"}
+    urls = [part["image_url"]["url"] for each in (again, fresh) for part in each["content"][1:]]
+    assert len(set(urls)) == 4
