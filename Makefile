@@ -34,7 +34,7 @@ help-pages: $(VENV)/.dev  ## renew the stored --help pages
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/client.py
+	$(BIN)/python benchmarks/load/ours.py
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel
