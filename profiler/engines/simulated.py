@@ -11,13 +11,15 @@ with independent jitters u, u_i uniform on [1 − jitter_frac, 1 + jitter_frac]:
 Every chunk is due at an absolute instant computed from the last *due* instant, so that lateness of this
 process never adds up.  The jitters are drawn from (seed, number of the request).
 
-``law`` gives what a closed loop of constant lengths must measure.
+With ``prefix_cache_block_tokens`` = k > 0 there is a prefix cache as vLLM's: of the whole blocks of k tokens
+at the beginning of a prompt those seen before, in prompts and answers, count as cached and take no time
+(at least one token of a prompt is always computed); ``usage`` and the metrics say how many.  Ids are
+tokens, and so are the words of a text; an image is ``tokens_per_image`` of them.
 
-Faults: ``{"kind": K, "every": n, "after_frac": f}`` strikes every n-th request after a fraction f of its
-chunks (default one half; 0 is before the first): ``reset`` (TCP reset), ``hang`` (falls silent),
-``http_500`` and ``http_429`` (at once), ``error_event`` (as vLLM reports an engine failure inside a
-stream), ``empty`` (200 without tokens), ``malformed`` (an event that is no JSON), ``no_done`` (all tokens,
-no end mark), ``exit`` (the process dies).
+``GET /metrics`` gives vLLM's names for the queue and the tokens so far.
+
+``law`` gives what a closed loop of constant lengths must measure, without a cache.
+:mod:`profiler.engines.faults` lists what can be made to go wrong.
 """
 
 from __future__ import annotations
@@ -30,31 +32,23 @@ import os
 import random
 import sys
 from collections import deque
+from collections.abc import Hashable, Iterator
 from time import perf_counter_ns
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from profiler.alarm import Alarm
-from profiler.engines.sse_server import App, HttpError, Stream, run
+from profiler.engines.faults import Fate, Fault, fault_of
+from profiler.engines.sse_server import App, run
+from profiler.engines.sse_stream import Stream
 from profiler.errors import InputError, nearest
 
 Span = Annotated[float, Meta(ge=0)]
-FaultKind = Literal[
-    "reset", "hang", "http_500", "http_429", "error_event", "empty", "malformed", "no_done", "exit"
-]
-REFUSALS = {"http_500": 500, "http_429": 429}
-EXIT_CODE = 70
 API_KEY_VARIABLE = "PROFILER_API_KEY"
-
-
-class Fault(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every ``every``-th request fails in this way, after this fraction of its chunks."""
-
-    kind: FaultKind
-    every: Annotated[int, Meta(ge=1)] = 1
-    after_frac: Annotated[float, Meta(ge=0, le=1)] = 0.5
+CACHE_BLOCKS = 1 << 18
+WORD = " tok"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +62,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_running: Annotated[int, Meta(ge=1)] = 1024
     tokens_per_chunk: Annotated[int, Meta(ge=1)] = 1
     seed: Annotated[int, Meta(ge=0)] = 0
+    prefix_cache_block_tokens: Annotated[int, Meta(ge=0)] = 0
+    tokens_per_image: Annotated[int, Meta(ge=0)] = 0
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -132,62 +128,52 @@ class Simulated(App):
         self._numbers = itertools.count(1)
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        block_tokens = settings.prefix_cache_block_tokens
+        self._cache = PrefixCache(block_tokens) if block_tokens else None
+        self._prompt_tokens = 0
+        self._sent_tokens = 0
+
+    def page(self, path: str) -> Any | None:
+        return self._metrics() if path == "/metrics" else None
 
     async def completions(self, request: dict[str, Any], stream: Stream) -> None:
         number = next(self._numbers)
-        fault = next((fault for fault in self._settings.faults if number % fault.every == 0), None)
-        if fault is not None and fault.kind in REFUSALS:
-            raise HttpError(REFUSALS[fault.kind], "simulated refusal")
+        prompt = _prompt(request, self._settings.tokens_per_image)
+        wanted = int(request.get("max_tokens") or request.get("max_completion_tokens") or 16)
+        fate = Fate(fault_of(self._settings.faults, number), len(prompt), wanted)
+        fate.begin(stream)
         admitted_ns = await self._admit(stream.arrived_ns)
         try:
-            await self._speak(_Task(request, number, fault), stream, admitted_ns)
+            await self._speak(fate, _Task(number, prompt, self._cache), stream, admitted_ns)
         finally:
             self._leave()
 
-    async def _speak(self, task: _Task, stream: Stream, admitted_ns: int) -> None:
+    async def _speak(self, fate: Fate, task: _Task, stream: Stream, admitted_ns: int) -> None:
         """Send the chunks, each at its instant, until the fault strikes."""
         settings = self._settings
         per_chunk = settings.tokens_per_chunk
-        chunks = math.ceil(task.output_tokens / per_chunk)
-        strike_at = task.strike_at(chunks)
+        chunks = math.ceil(fate.output_tokens / per_chunk)
+        strike_at = fate.strike_at(chunks)
         law_rng = random.Random(f"{settings.seed}/{task.number}")  # noqa: S311 (reproducible on purpose)
         low, high = 1 - settings.jitter_frac, 1 + settings.jitter_frac
-        first_s = settings.ttft_s + settings.prefill_s_per_token * task.input_tokens
+        computed = len(task.prompt) - (task.cached_tokens or 0)
+        self._prompt_tokens += len(task.prompt)
+        first_s = settings.ttft_s + settings.prefill_s_per_token * computed
         due_ns = admitted_ns + first_s * law_rng.uniform(low, high) * 1e9
         for chunk in range(chunks):
             await self._alarm.until(int(due_ns))
-            if chunk == strike_at and await self._strike(task, stream):
+            ids = range(chunk * per_chunk, min((chunk + 1) * per_chunk, fate.output_tokens))
+            said = ids, WORD * len(ids), fate.finish_reason if chunk == chunks - 1 else None
+            if chunk != strike_at or await fate.strike(stream, stream.chunk(*said), settings.itl_s):
+                stream.tokens(*said)
+            if stream.ended:
                 return
-            start, end = chunk * per_chunk, min((chunk + 1) * per_chunk, task.output_tokens)
-            stream.tokens(
-                range(start, end), " tok" * (end - start), "length" if chunk == chunks - 1 else None
-            )
+            self._sent_tokens += len(ids)
             step_s = settings.itl_s * (1 + settings.batch_slope * (self._running - 1))
             due_ns += step_s * law_rng.uniform(low, high) * 1e9
-        self._end(task, stream)
-
-    async def _strike(self, task: _Task, stream: Stream) -> bool:
-        """Make the fault happen; whether the answer is over with it."""
-        assert task.fault is not None
-        kind = task.fault.kind
-        if kind == "exit":
-            os._exit(EXIT_CODE)
-        elif kind == "hang":
-            await asyncio.Event().wait()
-        elif kind == "reset":
-            stream.abort()
-        elif kind == "error_event":
-            stream.error(500, "simulated engine failure")
-        elif kind == "empty":
-            stream.finish("stop", prompt_tokens=task.input_tokens, completion_tokens=0)
-        elif kind == "malformed":
-            stream.event(b'{"choices": [{"text": "cut')
-        return stream.ended
-
-    def _end(self, task: _Task, stream: Stream) -> None:
-        if task.fault is not None and task.fault.kind == "no_done":
-            stream.close()
-        stream.finish(prompt_tokens=task.input_tokens, completion_tokens=task.output_tokens)
+        if self._cache is not None:
+            self._cache.add([*task.prompt, *task.said(fate.output_tokens)])
+        fate.end(stream, task.cached_tokens)
 
     async def _admit(self, arrived_ns: int) -> int:
         """Wait for a place among the running; the time it was had."""
@@ -213,31 +199,87 @@ class Simulated(App):
                 return
         self._running -= 1
 
+    def _metrics(self) -> bytes:
+        """Prometheus text exposition format 0.0.4, with the metrics of vLLM's that have a meaning here."""
+        values = {
+            "num_requests_running": ("gauge", self._running),
+            "num_requests_waiting": ("gauge", sum(not turn.done() for turn in self._waiting)),
+            "prompt_tokens_total": ("counter", self._prompt_tokens),
+            "generation_tokens_total": ("counter", self._sent_tokens),
+        }
+        if self._cache is not None:
+            values["prefix_cache_queries_total"] = ("counter", self._cache.asked_tokens)
+            values["prefix_cache_hits_total"] = ("counter", self._cache.hit_tokens)
+        lines = (
+            f'# TYPE vllm:{name} {kind}\nvllm:{name}{{engine="0",model_name="{self.model}"}} {float(value)}\n'
+            for name, (kind, value) in values.items()
+        )
+        return "".join(lines).encode()
+
+
+class PrefixCache:
+    """Which beginnings of prompts were seen, in whole blocks; the oldest blocks go first when it is full."""
+
+    def __init__(self, block_tokens: int) -> None:
+        self._block_tokens = block_tokens
+        self._blocks: dict[int, None] = {}
+        self.asked_tokens = 0
+        self.hit_tokens = 0
+
+    def look_up(self, prompt: list[Hashable]) -> int:
+        """How many tokens of the prompt are cached; from now on all its whole blocks are."""
+        blocks = list(self._chain(prompt))
+        known = next((i for i, block in enumerate(blocks) if block not in self._blocks), len(blocks))
+        hit = min(known, max(0, len(prompt) - 1) // self._block_tokens) * self._block_tokens
+        self.asked_tokens += len(prompt)
+        self.hit_tokens += hit
+        self.add(prompt)
+        return hit
+
+    def add(self, tokens: list[Hashable]) -> None:
+        """These tokens were computed, one after another."""
+        for block in self._chain(tokens):
+            self._blocks.pop(block, None)
+            self._blocks[block] = None
+        while len(self._blocks) > CACHE_BLOCKS:
+            del self._blocks[next(iter(self._blocks))]
+
+    def _chain(self, tokens: list[Hashable]) -> Iterator[int]:
+        """A number for each whole block that stands for it and all before it."""
+        last = 0
+        for end in range(self._block_tokens, len(tokens) + 1, self._block_tokens):
+            last = hash((last, *tokens[end - self._block_tokens : end]))
+            yield last
+
 
 class _Task:
-    """What one request asks, and its fate."""
+    """One request that was let in; ``cached_tokens`` is None without a prefix cache."""
 
-    def __init__(self, request: dict[str, Any], number: int, fault: Fault | None) -> None:
+    def __init__(self, number: int, prompt: list[Hashable], cache: PrefixCache | None) -> None:
         self.number = number
-        self.fault = fault
-        self.input_tokens = _input_tokens(request)
-        self.output_tokens = int(request.get("max_tokens") or 16)
+        self.prompt = prompt
+        self.cached_tokens = cache.look_up(prompt) if cache is not None else None
 
-    def strike_at(self, chunks: int) -> int | None:
-        """The chunk in whose place the fault strikes."""
-        if self.fault is None:
-            return None
-        return (
-            0 if self.fault.kind == "empty" else min(chunks - 1, math.floor(chunks * self.fault.after_frac))
-        )
+    def said(self, tokens: int) -> list[Hashable]:
+        """The answer as it looks in a later prompt: ids, or the words of its text."""
+        as_ids = not self.prompt or isinstance(self.prompt[0], int)
+        return list(range(tokens)) if as_ids else [WORD.strip()] * tokens
 
 
-def _input_tokens(request: dict[str, Any]) -> int:
-    """Ids are counted; of texts the words."""
-    if "messages" in request:
-        return sum(len(str(message.get("content", "")).split()) for message in request["messages"])
-    prompt = request.get("prompt", "")
-    return len(prompt.split() if isinstance(prompt, str) else prompt)
+def _prompt(request: dict[str, Any], tokens_per_image: int) -> list[Hashable]:
+    """The prompt's tokens: ids, the words of texts, and so many for each image."""
+    if "messages" not in request:
+        prompt = request.get("prompt") or []
+        return list(prompt.split() if isinstance(prompt, str) else prompt)
+    tokens: list[Hashable] = []
+    for message in request["messages"]:
+        content = message.get("content") or ""
+        for part in [{"text": content}] if isinstance(content, str) else content:
+            tokens += str(part.get("text") or "").split()
+            if "image_url" in part:
+                picture = hash(str(part["image_url"]))
+                tokens += [(picture, place) for place in range(tokens_per_image)]
+    return tokens
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,6 +21,9 @@ What is served: ``GET /health`` (200), ``GET /v1/models``, ``POST /v1/completion
 false`` is answered in one piece from the same calls.  Any other GET asks :meth:`App.page`.  As in vLLM
 the key guards what lies under ``/v1`` only.
 
+To misbehave on purpose an app sets ``stream.head`` and uses :meth:`Stream.event`, ``body``, ``wire``,
+``close`` and ``abort``, which say nothing but what they are told.
+
 Handled here, so that an app need not: 401 for a wrong key, 404 for a wrong model or path, 400 for a body
 that is not a JSON object, and clients that leave (the coroutine is cancelled).  An app refuses a request by
 raising :class:`HttpError`; once tokens were sent that becomes an error event inside the stream, as in vLLM.
@@ -37,27 +40,25 @@ import signal
 import socket
 import struct
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
 import msgspec
 
+from profiler.engines.sse_stream import Stream
+
 MAX_BODY_BYTES = 256 << 20
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
-)
 
 
 class HttpError(Exception):
-    """Refuse the request with this status and message."""
+    """Refuse the request with this status and message; ``retry_after_s`` goes into the head if given."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class App:
@@ -73,113 +74,10 @@ class App:
         raise NotImplementedError
 
     def page(self, path: str) -> Any | None:
-        """The JSON-able content of ``GET path``, or None when there is no such page."""
+        """The JSON-able content of ``GET path``, or None when there is no such page; bytes go out as they
+        are, as plain text."""
         del path
         return None
-
-
-class Stream:
-    """The answer to one request.  ``arrived_ns`` is when its last byte was read (perf_counter_ns)."""
-
-    def __init__(self, connection: Connection, request: dict[str, Any], *, chat: bool) -> None:
-        options = request.get("stream_options") or {}
-        self.arrived_ns = time.perf_counter_ns()
-        self.chat = chat
-        self.streaming = bool(request.get("stream", False))
-        self.started = False
-        self.ended = False
-        self._connection = connection
-        self._usage_wanted = bool(options.get("include_usage", False))
-        self._ids_wanted = bool(request.get("return_token_ids", False))
-        self._head = {
-            "id": f"cmpl-{self.arrived_ns:x}",
-            "object": ("chat.completion" if chat else "text_completion")
-            + (".chunk" if chat and self.streaming else ""),
-            "created": 0,
-            "model": request.get("model"),
-        }
-        self._ids: list[int] = []
-        self._texts: list[str] = []
-        self._reason: str | None = None
-
-    def tokens(self, ids: Sequence[int], text: str = "", finish_reason: str | None = None) -> None:
-        """Send one chunk of output tokens now (or keep it, when the answer goes out in one piece)."""
-        self._reason = finish_reason
-        if not self.streaming:
-            self._ids.extend(ids)
-            self._texts.append(text)
-            return
-        self.event(msgspec.json.encode(self._head | {"choices": [self._choice(ids, text, finish_reason)]}))
-
-    def finish(self, reason: str | None = None, *, prompt_tokens: int, completion_tokens: int) -> None:
-        """End the answer: finish reason, usage where asked for, end mark.  Later calls do nothing.
-
-        ``reason`` is None when the last chunk of tokens carried it.
-        """
-        if self.ended:
-            return
-        usage = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-        }
-        if not self.streaming:
-            choice = self._choice(self._ids, "".join(self._texts), reason or self._reason)
-            self.ended = True
-            self._connection.respond(200, self._head | {"choices": [choice], "usage": usage})
-            return
-        if reason is not None:
-            self.tokens([], finish_reason=reason)
-        if self._usage_wanted:
-            self.event(msgspec.json.encode(self._head | {"choices": [], "usage": usage}))
-        self.event(b"[DONE]")
-        self.close()
-
-    def event(self, data: bytes) -> None:
-        """Send one raw event; the response head goes out before the first."""
-        if self.ended:
-            return
-        body = b"data: " + data + b"\n\n"
-        piece = b"%x\r\n%b\r\n" % (len(body), body)
-        self._connection.write(piece if self.started else STREAM_HEAD + piece)
-        self.started = True
-
-    def error(self, status: int, message: str) -> None:
-        """Report a failure: a status while nothing was sent, an error event afterwards."""
-        content = {"error": {"message": message, "type": HTTPStatus(status).phrase, "code": status}}
-        if self.ended:
-            return
-        if not self.started:
-            self.ended = True
-            self._connection.respond(status, content)
-            return
-        self.event(msgspec.json.encode(content))
-        self.event(b"[DONE]")
-        self.close()
-
-    def close(self) -> None:
-        """End the response in good HTTP order, whatever was said in it."""
-        if self.ended:
-            return
-        self._connection.write((b"" if self.started else STREAM_HEAD) + b"0\r\n\r\n")
-        self.ended = True
-
-    def abort(self) -> None:
-        """Drop the connection at once (the client sees a reset)."""
-        self.ended = True
-        self._connection.reset()
-
-    def _choice(self, ids: Sequence[int], text: str, reason: str | None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
-        if not self.chat:
-            choice["text"] = text
-        elif self.streaming:
-            choice["delta"] = {"content": text}
-        else:
-            choice["message"] = {"role": "assistant", "content": text}
-        if self._ids_wanted:
-            choice["token_ids"] = list(ids)
-        return choice
 
 
 class Connection(asyncio.Protocol):
@@ -243,10 +141,15 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
-    def respond(self, status: int, content: Any) -> None:
-        """Answer with JSON in one piece."""
-        body = msgspec.json.encode(content)
-        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+    def respond(self, status: int, content: Any, *, retry_after_s: int | None = None) -> None:
+        """Answer in one piece: bytes as plain text, all else as JSON."""
+        plain = isinstance(content, bytes)
+        body = content if plain else msgspec.json.encode(content)
+        retry = f"retry-after: {retry_after_s}\r\n" if retry_after_s is not None else ""
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{retry}"
+            f"content-type: {'text/plain; charset=utf-8' if plain else 'application/json'}\r\n"
+        )
         self.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
 
     def drop(self) -> None:
@@ -298,7 +201,7 @@ class Connection(asyncio.Protocol):
         try:
             await self._app.completions(request, stream)
         except HttpError as error:
-            stream.error(error.status, str(error))
+            stream.error(error.status, str(error), retry_after_s=error.retry_after_s)
         except Exception as error:  # whatever an engine raises is this request's failure, not the server's
             print(f"request failed: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 (the server's log)
             stream.error(500, f"{type(error).__name__}: {error}")

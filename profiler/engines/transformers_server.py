@@ -22,7 +22,8 @@ from typing import Any
 
 import msgspec
 
-from profiler.engines.sse_server import App, HttpError, Stream, run
+from profiler.engines.sse_server import App, HttpError, run
+from profiler.engines.sse_stream import Stream
 from profiler.engines.transformers import API_KEY_VARIABLE, ServerConfig
 
 MAX_IN_FLIGHT = 4096

@@ -3,6 +3,9 @@
 On arrival bytes are stamped, framed and kept; nothing else happens to them inside a window.  Only the
 beginning of each answer, up to its first token, is understood at once: whether a first token has come
 decides which timeout applies and when the load is warm.
+
+All pieces that one read from the socket brought have its one stamp.  The bodies' pieces go from the HTTP
+parser straight into a list, without a call into Python.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
 from time import perf_counter_ns
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -22,6 +28,10 @@ from profiler.loadgen.decode import Answer
 from profiler.loadgen.exchange import Exchange
 from profiler.schema import Endpoint, Outcome
 from profiler.settings import Timeouts
+
+MAX_HEAD_BYTES = 1 << 20
+MAX_BODY_BYTES = 256 << 20
+INTERIM = (100, 102, 103)  # statuses that announce another answer to the same request
 
 
 class Target(Struct, frozen=True):
@@ -63,8 +73,8 @@ def tls_context() -> ssl.SSLContext:
 class Connection(asyncio.Protocol):
     """Carries one exchange at a time; opens itself again after it broke.
 
-    ``exchange`` is the one under way; ``pieces`` counts body pieces and ``had_token`` says whether any
-    token came, both over all exchanges so far.
+    ``exchange`` is the one under way and ``had_token`` says whether any token came, over all exchanges so
+    far.
     """
 
     def __init__(self, target: Target, timeouts: Timeouts) -> None:
@@ -73,19 +83,29 @@ class Connection(asyncio.Protocol):
         self._tls = tls_context() if target.tls else None
         self._transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
-        self.pieces = 0
         self.had_token = False
-        self._done: asyncio.Future[None] | None = None
+        self._pieces_before = 0
+        self._on_end: Callable[[Exchange], None] | None = None
         self._opening: Answer | None = None
-        self._stamp_ns = 0
+        self._alive_ns = 0
+        # What may come unseen: nothing until the first token, and nothing after the end.
+        self._credit_bytes = -1
+        self._room_bytes = 0
         self._framed = False
-        self._parser: Any = None
+        self._keep = True
+        self._trouble: Exception | None = None
+        self._start_parser()
 
     # ------------------------------------------------------------------------------ for the driver
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def pieces(self) -> int:
+        """Body pieces of all exchanges so far."""
+        return self._pieces_before + (len(self.exchange.stamps) if self.exchange is not None else 0)
 
     async def open(self) -> tuple[Outcome, str] | None:
         """Connect unless connected; the failure's name and text, None when all is well."""
@@ -109,19 +129,33 @@ class Connection(asyncio.Protocol):
 
     def send(self, exchange: Exchange, payload: bytes) -> asyncio.Future[None]:
         """Write one request on the open connection; the future is done when its exchange has ended."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begin(exchange, payload, lambda _: None if done.done() else done.set_result(None))
+        return done
+
+    def begin(self, exchange: Exchange, payload: bytes, on_end: Callable[[Exchange], None]) -> None:
+        """Write one request on the open connection; ``on_end`` is called once its exchange has ended.
+
+        By then the connection is free again: ``on_end`` may begin the next exchange if it is still open.
+        """
         assert self._transport is not None
         assert self.exchange is None
         self.exchange = exchange
+        exchange.pieces = self._inbox
+        self._on_end = on_end
         self._opening = Answer()
-        self._parser = httptools.HttpResponseParser(self)
         self._framed = False
-        self._done = asyncio.get_running_loop().create_future()
+        self._credit_bytes = -1
+        self._room_bytes = MAX_HEAD_BYTES
         exchange.sent_ns = perf_counter_ns()
         self._transport.write(payload)
-        return self._done
 
     def expire(self, now_ns: int) -> None:
-        """End the exchange when one of its timeouts has passed."""
+        """End the exchange when one of its timeouts has passed.
+
+        The gap counts from the last ``data`` line: comments, which some servers send to keep a connection
+        open, and single bytes of an event that never ends are no sign of life.
+        """
         exchange = self.exchange
         if exchange is None or exchange.sent_ns is None:
             return
@@ -129,18 +163,20 @@ class Connection(asyncio.Protocol):
         if exchange.first_token_ns is None:
             if now_ns - exchange.sent_ns > limits.first_token_s * 1e9:
                 self.fail("first_token_timeout", f"no token in {limits.first_token_s} s")
-        elif now_ns - exchange.stamps[-1] > limits.gap_s * 1e9:
-            self.fail("gap_timeout", f"the stream fell silent for {limits.gap_s} s")
+        elif now_ns - self._alive_ns > limits.gap_s * 1e9:
+            self._alive_ns = last_data_ns(exchange, self._alive_ns)
+            if now_ns - self._alive_ns > limits.gap_s * 1e9:
+                self.fail("gap_timeout", f"the stream fell silent for {limits.gap_s} s")
         if now_ns - exchange.sent_ns > limits.total_s * 1e9:
             self.fail("total_timeout", f"not done in {limits.total_s} s")
 
     def fail(self, outcome: Outcome, error: str | None) -> None:
         """End the running exchange, if any, with this outcome and drop the connection."""
+        self.close()
         if self.exchange is not None:
             self.exchange.failure = outcome
             self.exchange.error = error
             self._end(perf_counter_ns())
-        self.close()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -151,16 +187,28 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._start_parser()
 
     def data_received(self, data: bytes) -> None:
-        self._stamp_ns = perf_counter_ns()
-        if self.exchange is None:
+        stamp_ns = perf_counter_ns()
+        exchange = self.exchange
+        if exchange is None:
             self.close()  # nobody asked: whatever this is, the connection cannot be trusted
             return
+        self._credit_bytes -= len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self.fail("malformed", f"not HTTP: {error}")
+            self._feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._trouble = error
+            self._credit_bytes = -1
+        stamps = exchange.stamps
+        fresh = len(self._inbox) - len(stamps)
+        if fresh == 1:
+            stamps.append(stamp_ns)
+        elif fresh:
+            stamps.extend([stamp_ns] * fresh)
+        if self._credit_bytes < 0:
+            self._look(exchange, stamp_ns, len(data), fresh)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -174,44 +222,95 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------ httptools callbacks
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        if name.lower() in (b"transfer-encoding", b"content-length"):
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise ValueError("a second answer to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.lower()
+        if key in (b"transfer-encoding", b"content-length"):
             self._framed = True
+        elif key == b"location" and self.exchange is not None:
+            self.exchange.error = f"sends us on to {value.decode(errors='replace')}"
 
     def on_headers_complete(self) -> None:
-        if self.exchange is not None:
-            self.exchange.status = self._parser.get_status_code()
-
-    def on_body(self, body: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
-            return
-        exchange.stamps.append(self._stamp_ns)
-        exchange.pieces.append(body)
-        self.pieces += 1
-        if self._opening is not None:
-            self._look_for_token(exchange, body)
+        assert self.exchange is not None
+        status = self._parser.get_status_code()
+        if status not in INTERIM:
+            self.exchange.status = status
+            self._room_bytes = MAX_BODY_BYTES
 
     def on_message_complete(self) -> None:
-        if self.exchange is None or self.exchange.status in (100, 102, 103):
+        assert self.exchange is not None
+        if self.exchange.status is None:
             return
-        keep = self._parser.should_keep_alive()
-        self._end(self._stamp_ns)
-        if not keep:
-            self.close()
+        self._complete = True
+        self._credit_bytes = -1
+        self._keep = self._parser.should_keep_alive()
 
-    def _look_for_token(self, exchange: Exchange, body: bytes) -> None:
-        assert self._opening is not None
-        self._opening.feed(self._stamp_ns, body)
-        if self._opening.arrivals_ns:
-            exchange.first_token_ns = self._stamp_ns
+    # ------------------------------------------------------------------------------ inside
+
+    def _start_parser(self) -> None:
+        self._inbox: list[bytes] = []
+        self.on_body = self._inbox.append  # looked up by the parser, once
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._feed = self._parser.feed_data
+        self._complete = False
+        self._trouble = None
+
+    def _look(self, exchange: Exchange, stamp_ns: int, data_bytes: int, fresh: int) -> None:
+        """What is rare: the beginning of an answer, its end, and trouble."""
+        if self._opening is not None:
+            self._room_bytes -= data_bytes
+            self._look_for_token(self._opening, exchange, stamp_ns, fresh)
+        if self._complete:
+            if self._trouble is not None or not self._keep:
+                self.close()
+            self._end(stamp_ns)
+        elif self._trouble is not None:
+            self.fail("malformed", f"not HTTP: {self._trouble}")
+        elif self._opening is not None and self._opening.too_long:
+            self.fail("malformed", self._opening.malformed)
+        elif (self._credit_bytes if self._opening is None else self._room_bytes) < 0:
+            part, limit = ("head", MAX_HEAD_BYTES) if exchange.status is None else ("body", MAX_BODY_BYTES)
+            self.fail("malformed", f"the {part} of the answer is longer than {limit >> 20} MiB")
+
+    def _look_for_token(self, opening: Answer, exchange: Exchange, stamp_ns: int, fresh: int) -> None:
+        for piece in self._inbox[len(self._inbox) - fresh :]:
+            opening.feed(stamp_ns, piece)
+        if opening.arrivals_ns:
+            exchange.first_token_ns = self._alive_ns = stamp_ns
             self.had_token = True
             self._opening = None
+            if not self._complete:
+                self._credit_bytes = self._room_bytes
 
     def _end(self, stamp_ns: int) -> None:
-        exchange, done = self.exchange, self._done
-        self.exchange = self._done = self._opening = None
+        exchange, on_end = self.exchange, self._on_end
+        self.exchange = self._on_end = self._opening = None
+        self._complete = False
         if exchange is not None:
             exchange.end_ns = stamp_ns
-        if done is not None and not done.done():
-            done.set_result(None)
+            exchange.pieces = self._inbox.copy()
+            self._inbox.clear()
+            self._pieces_before += len(exchange.pieces)
+        if exchange is not None and on_end is not None:
+            on_end(exchange)
+
+
+def last_data_ns(exchange: Exchange, after_ns: int) -> int:
+    """When the last whole ``data`` line of the answer came, as far as that was after ``after_ns``.
+
+    A piece that holds the beginning of one will do, and is nearly always the very last; only where none does
+    are the pieces put together.
+    """
+    first = bisect_right(exchange.stamps, after_ns)
+    pieces = exchange.pieces[first:]
+    for place in range(len(pieces) - 1, -1, -1):
+        if b"data:" in pieces[place]:
+            return exchange.stamps[first + place]
+    text = b"".join(pieces).replace(b"\r", b"\n")
+    end = text.find(b"\n", max(0, text.rfind(b"data:", 0, text.rfind(b"\n") + 1)))
+    if b"data:" not in text[: end + 1]:
+        return after_ns
+    return exchange.stamps[first + bisect_right(list(accumulate(map(len, pieces))), end)]

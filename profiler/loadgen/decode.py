@@ -10,45 +10,59 @@ the ids, else what ``usage`` says, and a whole answer with neither is malformed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
 from profiler.loadgen.exchange import Exchange
-from profiler.loadgen.sse import SseParser
+from profiler.loadgen.sse import MAX_EVENT_BYTES, SseParser, TooLongError
 from profiler.schema import Endpoint, Outcome, RequestRecord
 
 ERROR_CHARS = 300
+PLAIN_START, PLAIN_END = b"data: ", b"\n\n"
 NO_COUNT = "no token count: the answer has neither token ids nor usage"
 
 
-class _Delta(Struct):
+class _Delta(Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw()
+    tool_calls: Any = None
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     text: str | None = None
     token_ids: list[int] | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
+class _PromptDetails(Struct):
+    cached_tokens: int | None = None
+
+
 class _Usage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
 
 
-class _Chunk(Struct):
+class _Chunk(Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: msgspec.Raw = msgspec.Raw()
-    object: str | None = None
-    message: str | None = None
+
+
+class _Trouble(Struct):
+    """What a chunk says that speaks of an error, if it does; vLLM of old said it without an ``error``."""
+
+    error: Any = None
+    object: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
+_trouble_decoder = msgspec.json.Decoder(_Trouble)
 
 
 class Answer:
@@ -63,15 +77,42 @@ class Answer:
         self.usage: _Usage | None = None
         self.error: str | None = None
         self.malformed: str | None = None
+        self.too_long = False
         self.events = 0
         self._parser = SseParser()
 
     def feed(self, stamp_ns: int, piece: bytes) -> None:
-        for name, data in self._parser.feed(piece):
-            self._event(stamp_ns, name, data)
+        if self.too_long:
+            return
+        try:
+            for name, data in self._parser.feed(piece):
+                self._event(stamp_ns, name, data)
+        except TooLongError as error:
+            self.too_long = True
+            self.malformed = self.malformed or str(error)
+
+    def take_plain(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> bool:
+        """A short way for a whole body as nearly all servers send it: events of one ``data`` line each, LF
+        ends, nothing else.  False, and nothing done, where the body is not like that."""
+        text = b"".join(pieces)
+        if not (text.startswith(PLAIN_START) and text.endswith(PLAIN_END)) or b"\r" in text:
+            return False
+        events = text[len(PLAIN_START) : -len(PLAIN_END)].split(PLAIN_END + PLAIN_START)
+        if text.count(b"\n") != len(PLAIN_END) * len(events) or max(map(len, events)) > MAX_EVENT_BYTES:
+            return False
+        place, piece_end, event_end = 0, len(pieces[0]), 0
+        for data in events:
+            event_end += len(PLAIN_START) + len(data) + len(PLAIN_END)
+            while piece_end < event_end:
+                place += 1
+                piece_end += len(pieces[place])
+            self._event(stamps[place], b"", data)
+        return True
 
     def close(self, stamp_ns: int) -> None:
         """The body ended in good order at this time."""
+        if self.too_long:
+            return
         for name, data in self._parser.close():
             self._event(stamp_ns, name, data)
 
@@ -96,14 +137,17 @@ class Answer:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.malformed = self.malformed or f"{error}: {_clip(data)}"
             return
-        if _present(chunk.error) or chunk.object == "error" or name == b"error":
+        if name == b"error" or (b"error" in data and _speaks_of_error(data)):
             self.error = self.error or _clip(data)
-        self.usage = chunk.usage or self.usage
-        for choice in chunk.choices or ():
-            self._choice(stamp_ns, choice)
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        if chunk.choices:
+            for choice in chunk.choices:
+                self._choice(stamp_ns, choice)
 
     def _choice(self, stamp_ns: int, choice: _Choice) -> None:
-        self.finish_reason = choice.finish_reason or self.finish_reason
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
         if choice.token_ids is not None:
             self.has_ids = True
             tokens = len(choice.token_ids)
@@ -119,6 +163,7 @@ def decode(exchange: Exchange, endpoint: Endpoint, window: int) -> RequestRecord
     answer = read(exchange)
     planned = exchange.planned
     usage = answer.usage or _Usage()
+    details = usage.prompt_tokens_details
     outcome, error = judge(exchange, answer, endpoint)
     exact = endpoint.prompt == "ids" and endpoint.protocol == "completions"
     return RequestRecord(
@@ -140,7 +185,38 @@ def decode(exchange: Exchange, endpoint: Endpoint, window: int) -> RequestRecord
         outcome=outcome,
         error=error,
         status=exchange.status,
+        cached_tokens=details.cached_tokens if details is not None else None,
+        share=planned.share,
+        turn=planned.turn,
     )
+
+
+def answer_of(exchange: Exchange, endpoint: Endpoint) -> list[int] | str:
+    """What the server answered, for the next turn of a conversation: token ids where prompts travel as ids
+    and the stream lists them, else the text (of a chat, what is said aloud: reasoning is not)."""
+    ids: list[int] = []
+    texts: list[str] = []
+    for data in _events(exchange.pieces):
+        for choice in _choices(data):
+            ids += choice.token_ids or ()
+            texts.append((choice.delta.content if choice.delta is not None else choice.text) or "")
+    exact = endpoint.prompt == "ids" and endpoint.protocol == "completions"
+    return ids if exact and ids else "".join(texts)
+
+
+def _events(pieces: Sequence[bytes]) -> list[bytes]:
+    parser = SseParser()
+    try:
+        return [data for _, data in parser.feed(b"".join(pieces)) + parser.close()]
+    except TooLongError:
+        return []
+
+
+def _choices(data: bytes) -> list[_Choice]:
+    try:
+        return _decoder.decode(data).choices or []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []  # the end mark among them
 
 
 def _output_tokens(answer: Answer, error: str | None) -> int:
@@ -156,6 +232,8 @@ def read(exchange: Exchange) -> Answer:
     answer = Answer()
     if exchange.status != 200:
         return answer
+    if answer.take_plain(exchange.stamps, exchange.pieces):
+        return answer
     for stamp_ns, piece in zip(exchange.stamps, exchange.pieces, strict=True):
         answer.feed(stamp_ns, piece)
     if exchange.failure is None and exchange.stamps:
@@ -166,7 +244,8 @@ def read(exchange: Exchange) -> Answer:
 def judge(exchange: Exchange, answer: Answer, endpoint: Endpoint) -> tuple[Outcome, str | None]:
     """Name the outcome.  What the server said counts before what the connection did afterwards."""
     if exchange.status is not None and exchange.status != 200:
-        return "http_error", f"HTTP {exchange.status}: {_clip(b''.join(exchange.pieces))}"
+        said = filter(None, [_clip(b"".join(exchange.pieces)), exchange.error])
+        return "http_error", f"HTTP {exchange.status}: {'; '.join(said) or 'no text'}"
     if answer.error is not None:
         return "stream_error", answer.error
     if exchange.failure is not None:
@@ -205,11 +284,15 @@ def _says_something(choice: _Choice) -> bool:
     delta = choice.delta
     if delta is None:
         return bool(choice.text)
-    return bool(delta.content or delta.reasoning or delta.reasoning_content or _present(delta.tool_calls))
+    return bool(delta.content or delta.reasoning or delta.reasoning_content or delta.tool_calls)
 
 
-def _present(raw: msgspec.Raw) -> bool:
-    return bytes(raw) not in (b"", b"null", b"[]", b"{}")
+def _speaks_of_error(data: bytes) -> bool:
+    try:
+        said = _trouble_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False  # an array, or whatever else is no chunk
+    return bool(said.error) or said.object == "error"
 
 
 def _clip(data: bytes) -> str:

@@ -13,9 +13,13 @@ class Exchange:
 
     ``stamps[i]`` is when ``pieces[i]`` of the response body was read.  ``failure`` is set by the transport
     only (timeouts, resets, …); what the bytes mean is for :mod:`profiler.loadgen.decode`.
+
+    Once the bytes are elsewhere (:mod:`profiler.loadgen.spill`), ``stamps`` and ``pieces`` are empty and what
+    remains of them is ``first_stamp_ns``, ``last_stamp_ns`` and ``piece_count``.
     """
 
     __slots__ = (
+        "_kept",
         "due_ns",
         "end_ns",
         "error",
@@ -39,8 +43,35 @@ class Exchange:
         self.error: str | None = None
         self.stamps = array("q")
         self.pieces: list[bytes] = []
+        self._kept: tuple[int, int, int] | None = None
 
     @property
     def answered(self) -> bool:
         """Whether it brought tokens and ended in good order, as far as can be told without decoding."""
         return self.failure is None and self.status == 200 and self.first_token_ns is not None
+
+    @property
+    def first_stamp_ns(self) -> int | None:
+        """When the first piece came."""
+        if self._kept is not None:
+            return self._kept[0]
+        return self.stamps[0] if self.stamps else None
+
+    @property
+    def last_stamp_ns(self) -> int | None:
+        """When the last piece came."""
+        if self._kept is not None:
+            return self._kept[1]
+        return self.stamps[-1] if self.stamps else None
+
+    @property
+    def piece_count(self) -> int:
+        """How many pieces came."""
+        return self._kept[2] if self._kept is not None else len(self.stamps)
+
+    def empty(self) -> None:
+        """Let go of stamps and bytes, which somebody else has now."""
+        if self.stamps:
+            self._kept = (self.stamps[0], self.stamps[-1], len(self.stamps))
+            self.stamps = array("q")
+            self.pieces = []

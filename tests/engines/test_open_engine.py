@@ -17,6 +17,7 @@ from profiler.engines.vllm import Installed
 from profiler.errors import EngineError, InputError
 from profiler.schema import Memory, Model
 from profiler.settings import EngineSettings
+from profiler.telemetry.engine_metrics import EngineMetricsProbe
 
 MODEL = Model(name="sim", weights="remote")
 HUB = Model(name="x", weights="hub")
@@ -80,6 +81,7 @@ def test_listing_engines_imports_none_of_them():
 import sys
 from profiler.engines import available_engines, choose_kind
 from profiler.settings import EngineSettings
+from profiler.telemetry.engine_metrics import EngineMetricsProbe
 available_engines(); choose_kind(EngineSettings())
 print([name for name in ("torch", "transformers", "vllm", "numpy", "httptools") if name in sys.modules])
 """
@@ -107,6 +109,8 @@ def test_the_simulated_engine_serves_and_is_gone_afterwards(tmp_path):
         connection.request("POST", "/v1/completions", body)
         assert connection.getresponse().status == 401
         connection.close()
+        probe = EngineMetricsProbe("sim", endpoint.metrics_url)
+        assert {sample.name: sample.value for sample in probe.sample()}["generation_tokens"] == 3
     assert not psutil.pid_exists(endpoint.pid)
     assert engine.log_path == tmp_path / "engine.log"
 

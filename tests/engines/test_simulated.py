@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from profiler.engines.simulated import Settings, command, law, parse
+from profiler.engines.simulated import CACHE_BLOCKS, PrefixCache, Settings, command, law, parse
 from profiler.errors import InputError
+from profiler.telemetry.engine_metrics import EngineMetricsProbe
 
 
 @pytest.fixture
@@ -86,6 +87,7 @@ def test_chat(start):
     assert events[2][1]["usage"]["prompt_tokens"] == 4
 
 
+@pytest.mark.timing
 def test_jitter_is_reproducible_and_uniform_about_the_mean(start):
     def gaps():
         port = start(ttft_s=0.0, itl_s=0.01, jitter_frac=0.5, seed=3).port
@@ -96,6 +98,7 @@ def test_jitter_is_reproducible_and_uniform_about_the_mean(start):
     assert first.std() > 0.0015
 
 
+@pytest.mark.timing
 def test_batch_slope_and_admission(start):
     port = start(ttft_s=0.05, itl_s=0.02, batch_slope=0.5, max_running=2).port
     with ThreadPoolExecutor(3) as pool:
@@ -169,6 +172,96 @@ def test_client_that_leaves_frees_its_place(start):
     began = time.perf_counter()
     assert len(arrivals(ask(port, tokens=2)[1])) == 2
     assert time.perf_counter() - began < 5
+
+
+def usage(events):
+    return next(e["usage"] for _, e in events if e != b"[DONE]" and e.get("usage"))
+
+
+def test_prefix_cache_is_reported_and_shortens_the_prefill(start):
+    port = start(ttft_s=0, itl_s=0, prefill_s_per_token=0.004, prefix_cache_block_tokens=16).port
+    prompt = list(range(100))
+    first, again, other = (ask(port, prompt=p)[1] for p in (prompt, prompt, [7, *prompt]))
+    cached = [usage(events)["prompt_tokens_details"]["cached_tokens"] for events in (first, again, other)]
+    assert cached == [0, 96, 0]
+    times = [arrivals(events)[0][0] for events in (first, again, other)]
+    assert min(times[0], times[2]) >= 0.4
+    assert 0.016 <= times[1] < times[0] / 2
+    longer = prompt[:50] + [500] * 50
+    assert usage(ask(port, prompt=longer)[1])["prompt_tokens_details"]["cached_tokens"] == 48
+    assert "prompt_tokens_details" not in usage(ask(start(ttft_s=0, itl_s=0).port)[1])
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_what_was_answered_is_cached_for_the_next_turn(start, chat):
+    port = start(ttft_s=0, itl_s=0, prefix_cache_block_tokens=4).port
+
+    def turn(prompt):
+        if not chat:
+            return usage(ask(port, prompt=prompt, tokens=8)[1])
+        return usage(ask(port, path="/v1/chat/completions", tokens=8, messages=prompt, prompt=None)[1])
+
+    if chat:
+        said = [{"role": "user", "content": "a b c d"}]
+        longer = [
+            *said,
+            {"role": "assistant", "content": "tok " * 8},
+            {"role": "user", "content": "e f g h"},
+        ]
+    else:
+        said, longer = [91, 92, 93, 94], [91, 92, 93, 94, *range(8), 81, 82, 83, 84]
+    assert turn(said)["prompt_tokens_details"]["cached_tokens"] == 0
+    assert turn(longer)["prompt_tokens_details"]["cached_tokens"] == 12
+
+
+def test_a_prompt_is_never_cached_to_its_last_token_and_old_blocks_go_first():
+    cache = PrefixCache(2)
+    prompt = list(range(8))
+    assert [cache.look_up(prompt) for _ in range(2)] == [0, 6]
+    assert (cache.asked_tokens, cache.hit_tokens) == (16, 6)
+    assert cache.look_up([]) == 0
+    for number in range(CACHE_BLOCKS):
+        cache.add([-1, number])
+    assert cache.look_up(prompt) == 0
+
+
+def test_images_are_tokens_too(start):
+    port = start(ttft_s=0, itl_s=0, tokens_per_image=20, prefix_cache_block_tokens=4).port
+
+    def prompt(picture):
+        parts = [
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+            {"type": "text", "text": "what is it"},
+        ]
+        messages = [{"role": "user", "content": parts}]
+        return usage(ask(port, path="/v1/chat/completions", tokens=1, messages=messages, prompt=None)[1])
+
+    seen = [prompt(picture) for picture in ("AAAA", "AAAA", "BBBB")]
+    assert [each["prompt_tokens"] for each in seen] == [23, 23, 23]
+    assert [each["prompt_tokens_details"]["cached_tokens"] for each in seen] == [0, 20, 0]
+
+
+def test_metrics_are_vllms(start):
+    port = start(ttft_s=0, itl_s=0.2, max_running=1, prefix_cache_block_tokens=2).port
+    probe = EngineMetricsProbe("m", f"http://127.0.0.1:{port}/metrics")
+    ask(port, prompt=[1, 2, 3, 4], tokens=1)
+    ask(port, prompt=[1, 2, 3, 4], tokens=1)
+    with ThreadPoolExecutor(2) as pool:
+        busy = [pool.submit(ask, port, tokens=3) for _ in range(2)]
+        time.sleep(0.2)
+        values = {sample.name: sample.value for sample in probe.sample()}
+        assert all(status == 200 for status, _ in (each.result() for each in busy))
+    assert (values["requests_running"], values["requests_waiting"]) == (1, 1)
+    after = {sample.name: sample.value for sample in probe.sample()}
+    assert after == {
+        "requests_running": 0,
+        "requests_waiting": 0,
+        "prompt_tokens": 4 + 4 + 3 + 3,
+        "generation_tokens": 1 + 1 + 3 + 3,
+        "prefix_cache_query_tokens": 14,
+        "prefix_cache_hit_tokens": 2 + 2 + 2,
+    }
+    assert probe.status().usable
 
 
 @pytest.mark.parametrize(

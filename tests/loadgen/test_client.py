@@ -6,7 +6,7 @@ from time import perf_counter_ns
 import pytest
 
 from profiler.errors import InputError
-from profiler.loadgen.client import Connection, target_of
+from profiler.loadgen.client import Connection, last_data_ns, target_of, tls_context
 from profiler.loadgen.decode import decode
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.payload import build
@@ -174,6 +174,19 @@ async def test_content_length_answer(scripted):
         ([CHUNKED, b"xyz\r\n"], False, "malformed"),
         ([b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy"], False, "http_error"),
         ([CHUNKED, LAST], False, "empty"),
+        (
+            [b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>"],
+            False,
+            "malformed",
+        ),
+        ([b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{"choices":[]}'], False, "malformed"),
+        ([b'HTTP/1.1 400 Bad\r\ncontent-length: 11\r\n\r\n{"error":1}'], False, "http_error"),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], False, "http_error"),
+        ([b"HTTP/1.1 304 Not Modified\r\n\r\n"], False, "http_error"),
+        ([b"HTTP/1.1 307 T\r\nlocation: /v2\r\ncontent-length: 0\r\n\r\n"], False, "http_error"),
+        ([b"HTTP/1.1 101 S\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\nxx"], False, "http_error"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"], False, "first_token_timeout"),
+        ([b"HTTP/1.1 500 E\r\ncontent-length: 9\r\n\r\nhalf"], True, "http_error"),
     ],
 )
 async def test_trouble_ends_in_time_with_its_name(scripted, pieces, close, outcome):
@@ -189,6 +202,160 @@ async def test_trouble_ends_in_time_with_its_name(scripted, pieces, close, outco
         assert got.error
         assert got.done_ns - got.due_ns < 1e9
         caller.connection.close()
+
+
+async def test_interim_answers_are_not_the_answer(scripted):
+    async def early(writer, head, body):
+        hints = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
+        await write(writer, b"HTTP/1.1 100 Continue\r\n\r\n" + hints, CHUNKED, *map(chunk, ANSWER), LAST)
+
+    async with scripted(early) as endpoint:
+        caller = Caller(endpoint)
+        assert [(await caller.ask()).outcome for _ in range(3)] == ["ok"] * 3
+        assert caller.connection.is_open
+
+
+async def test_two_answers_to_one_request_are_one_answer_and_a_lost_connection(scripted):
+    async def twice(writer, head, body):
+        whole = CHUNKED + b"".join(map(chunk, ANSWER)) + LAST
+        await write(writer, whole + whole)
+
+    async with scripted(twice) as endpoint:
+        caller = Caller(endpoint)
+        for _ in range(2):
+            got = await caller.ask()
+            assert (got.outcome, got.output_tokens) == ("ok", 2)
+            assert not caller.connection.is_open
+
+
+@pytest.mark.parametrize("part", ["head", "head line", "body", "event"])
+async def test_nothing_a_server_sends_without_end_fills_the_memory(scripted, monkeypatch, part):
+    monkeypatch.setattr("profiler.loadgen.client.MAX_HEAD_BYTES", 20_000)
+    monkeypatch.setattr("profiler.loadgen.client.MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr("profiler.loadgen.sse.MAX_EVENT_BYTES", 30_000)
+    pieces = {
+        "head": (b"HTTP/1.1 200 OK\r\n", b"x-more: yes\r\n" * 90),
+        "head line": (b"HTTP/1.1 200 OK\r\nx-more: ", b"x" * 1000),
+        "body": (CHUNKED + chunk(ANSWER[0]), chunk(b": ping\n\n" * 100)),
+        "event": (CHUNKED + chunk(b"data: "), chunk(b"x" * 1000)),
+    }
+    sent = 0
+
+    async def endless(writer, head, body):
+        nonlocal sent
+        first, more = pieces[part]
+        writer.write(first)
+        while not writer.is_closing():
+            await write(writer, more)
+            sent += len(more)
+
+    async with scripted(endless) as endpoint:
+        got = await Caller(endpoint, first_token_s=4, gap_s=4).ask()
+    assert got.outcome == "malformed"
+    assert f"{part.split()[0]} " in got.error
+    assert "is longer than" in got.error
+    assert sent < 10e6
+
+
+async def test_comments_are_no_sign_of_life(scripted):
+    async def pings(writer, head, body):
+        await write(writer, CHUNKED, chunk(event(1)))
+        while not writer.is_closing():
+            await write(writer, chunk(b": ping\n\n"), pause=0.02)
+
+    async with scripted(pings) as endpoint:
+        got = await Caller(endpoint, gap_s=0.2).ask()
+    assert (got.outcome, got.output_tokens) == ("gap_timeout", 1)
+    assert 0.2e9 < got.done_ns - got.first_ns < 1e9
+
+
+@pytest.mark.parametrize("cut", [1, 8, 1000])
+async def test_a_slow_stream_lives_however_its_events_are_cut(scripted, cut):
+    async def slow(writer, head, body):
+        await write(writer, CHUNKED, chunk(ANSWER[0]))
+        for _ in range(8):
+            content = event(2)
+            pieces = [chunk(content[at : at + cut]) for at in range(0, len(content), cut)]
+            await write(writer, *pieces, pause=0.08 / len(pieces))
+        await write(writer, *map(chunk, ANSWER[1:]), LAST)
+
+    async with scripted(slow) as endpoint:
+        got = await Caller(endpoint, gap_s=0.5).ask()
+    assert (got.outcome, got.output_tokens) == ("malformed", 10)  # too many tokens, but all of them
+
+
+DATA = event(1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "found"),
+    [
+        ([], 0),
+        ([DATA], 1),
+        ([DATA, DATA], 2),
+        ([DATA, b": ping\n\n"], 1),
+        ([b": ping\n\n"], 0),
+        ([b"dat", b"a: 1", b"\n", b"\n"], 3),
+        ([b"dat", b"a: 1", b"\r\n", b": x\n", b": y\n"], 3),
+        ([b"dat", b"a: 1", b"\n", b"dat", b"a: 2"], 3),
+        ([b"dat", b"a", b": 1"], 0),
+        ([b"\n", b"d"], 0),
+    ],
+)
+def test_when_the_last_data_line_came(pieces, found):
+    exchange = Exchange(None, 0)
+    for stamp, piece in enumerate([b"data: before\n\n", *pieces]):
+        exchange.stamps.append(stamp)
+        exchange.pieces.append(piece)
+    assert last_data_ns(exchange, 0) == found
+
+
+async def test_begin_calls_back_and_the_next_exchange_may_begin_at_once(scripted):
+    async def answer(writer, head, body):
+        await write(writer, CHUNKED, *map(chunk, ANSWER), LAST)
+
+    async with scripted(answer) as endpoint:
+        caller = Caller(endpoint)
+        connection, planned = caller.connection, caller.plan.request(0)
+        payload = build(endpoint, caller.target, caller.plan, planned)
+        assert await connection.open() is None
+        ended, over = [], asyncio.Event()
+
+        def on_end(exchange):
+            assert connection.exchange is None
+            ended.append(exchange)
+            if len(ended) < 5:
+                connection.begin(Exchange(planned, perf_counter_ns()), payload, on_end)
+            else:
+                over.set()
+
+        connection.begin(Exchange(planned, perf_counter_ns()), payload, on_end)
+        await asyncio.wait_for(over.wait(), 5)
+        connection.close()
+    assert [decode(exchange, endpoint, 0).outcome for exchange in ended] == ["ok"] * 5
+    assert connection.pieces == sum(exchange.piece_count for exchange in ended)
+    assert len({id(exchange.pieces) for exchange in ended}) == 5
+
+
+async def test_failing_calls_back_once_with_the_connection_closed(scripted):
+    async def silent(writer, head, body):
+        await write(writer, CHUNKED, chunk(ANSWER[0]))
+
+    async with scripted(silent) as endpoint:
+        caller = Caller(endpoint)
+        planned = caller.plan.request(0)
+        await caller.connection.open()
+        ended = []
+        exchange = Exchange(planned, perf_counter_ns())
+        payload = build(endpoint, caller.target, caller.plan, planned)
+        caller.connection.begin(exchange, payload, lambda e: ended.append((e, caller.connection.is_open)))
+        await asyncio.sleep(0.05)
+        caller.connection.fail("cancelled", None)
+        caller.connection.fail("cancelled", None)
+        await asyncio.sleep(0.05)
+    assert ended == [(exchange, False)]
+    assert exchange.failure == "cancelled"
+    assert exchange.first_token_ns is not None
 
 
 async def test_total_timeout_ends_a_stream_that_never_does(scripted):
@@ -294,20 +461,23 @@ async def test_tls(tmp_path, monkeypatch):
     served.load_cert_chain(cert, key)
 
     async def answer(reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-        await write(writer, CHUNKED, *map(chunk, ANSWER), LAST)
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            await write(writer, CHUNKED, *map(chunk, ANSWER), LAST)
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
     port = server.sockets[0].getsockname()[1]
     endpoint = Endpoint(base_url=f"https://127.0.0.1:{port}/v1", model="m")
     try:
         distrusted = await Caller(endpoint).ask()
-        trusting = ssl.create_default_context(cafile=str(cert))
-        monkeypatch.setattr("profiler.loadgen.client.tls_context", lambda: trusting)
-        trusted = await Caller(endpoint).ask()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        tls_context.cache_clear()
+        caller = Caller(endpoint)
+        trusted = [await caller.ask() for _ in range(2)]
+        caller.connection.close()
     finally:
+        tls_context.cache_clear()
         server.close()
     assert distrusted.outcome == "connect_error"
     assert "certificate" in distrusted.error
-    assert trusted.outcome == "ok"
+    assert [record.outcome for record in trusted] == ["ok", "ok"]

@@ -1,8 +1,13 @@
 import json
+from array import array
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from profiler.loadgen.decode import decode
+from profiler.loadgen import decode as module
+from profiler.loadgen.decode import Answer, answer_of, decode
 from profiler.loadgen.exchange import Exchange
 from profiler.schema import Endpoint
 from profiler.workload import PlannedRequest
@@ -180,3 +185,102 @@ def test_long_error_bodies_are_clipped():
 
 def test_end_mark_with_a_single_line_end_counts():
     assert record([*GOOD[:3], b"data: [DONE]\n"]).outcome == "ok"
+
+
+def exchange_of(pieces, *, share=0, turn=0):
+    exchange = Exchange(PlannedRequest(5, 4, 3, share, turn), due_ns=50)
+    exchange.sent_ns, exchange.status, exchange.end_ns = 60, 200, 999
+    exchange.pieces = [piece if isinstance(piece, bytes) else b"".join(map(event, piece)) for piece in pieces]
+    exchange.stamps = array("q", range(100, 100 + len(pieces)))
+    return exchange
+
+
+PLAIN = b"".join(b"".join(map(event, piece)) for piece in GOOD)
+ODD = b"\xef\xbb\xbf: hello\n\n" + PLAIN.replace(b"\n", b"\r\n", 4).replace(b"}\n\n", b"}\r\r", 1).replace(
+    b': 1, "text', b': 1,\ndata:"text'
+)
+MODEST = PLAIN.replace(b"data: ", b"data:")
+CHATTY = b"".join(
+    map(event, [delta(role="assistant"), delta(content="a"), delta(reasoning="b\u2028"), delta(content="c")])
+) + b"".join(map(event, [delta("length"), usage(4, 3), DONE]))
+
+
+@pytest.mark.parametrize("stream", [PLAIN, ODD, MODEST, CHATTY])
+def test_wherever_a_stream_is_cut_in_two_its_tokens_come_when_their_last_byte_does(stream):
+    endpoint = CHAT if stream is CHATTY else IDS
+    whole = decode(exchange_of([stream]), endpoint, 0)
+    assert whole.outcome == "ok"
+    counts = []
+    for cut in range(1, len(stream)):
+        got = decode(exchange_of([stream[:cut], stream[cut:]]), endpoint, 0)
+        assert (got.outcome, got.output_tokens, len(got.arrivals_ns)) == ("ok", 3, 3)
+        counts.append(got.arrivals_ns.count(100))
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 3)
+
+
+@given(st.sampled_from([PLAIN, ODD, MODEST]), st.data())
+def test_the_short_way_and_the_long_way_agree(stream, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=9)))
+    exchange = exchange_of([stream[a:b] for a, b in pairwise([0, *cuts, len(stream)])])
+    slow = Answer()
+    for stamp, piece in zip(exchange.stamps, exchange.pieces, strict=True):
+        slow.feed(stamp, piece)
+    got = decode(exchange, IDS, 0)
+    assert (got.arrivals_ns, got.arrival_tokens) == (slow.arrivals_ns, slow.arrival_tokens)
+    assert got.outcome == "ok"
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5), st.booleans())
+def test_no_bytes_raise(junk, framed):
+    pieces = [b"data: " + piece + b"\n\n" if framed else piece for piece in junk]
+    got = decode(exchange_of(pieces), IDS, 0)
+    assert got.outcome in ("malformed", "empty", "no_end", "stream_error")
+    assert isinstance(answer_of(exchange_of(pieces), IDS), str)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_event_beyond_all_measure(monkeypatch, cut):
+    monkeypatch.setattr("profiler.loadgen.sse.MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 1000)
+    long = [event(ids(1)), event("x" * 2000), event(ids(2, 3, finish="length")), event(DONE)]
+    got = decode(exchange_of(long if cut else [b"".join(long)]), IDS, 0)
+    assert got.outcome == "malformed"
+    assert "an event is longer" in got.error
+    assert answer_of(exchange_of(long), IDS) == ""
+
+
+def test_what_a_cache_held_is_recorded_where_the_server_says_so():
+    said = usage(4, 3)
+    said["usage"]["prompt_tokens_details"] = {"cached_tokens": 2, "audio_tokens": None}
+    assert record([*GOOD[:3], [said, DONE]]).cached_tokens == 2
+    assert record(GOOD).cached_tokens is None
+    said["usage"]["prompt_tokens_details"] = None
+    assert record([*GOOD[:3], [said, DONE]]).cached_tokens is None
+
+
+def test_share_and_turn_go_into_the_record():
+    got = decode(exchange_of(GOOD, share=2, turn=3), IDS, 0)
+    assert (got.share, got.turn) == (2, 3)
+
+
+def test_an_error_in_a_text_is_a_text():
+    got = record([[ids(1, text="the error: none")], [ids(2, text='{"error": 1}')], *GOOD[2:]])
+    assert got.outcome == "ok"
+
+
+def test_the_answer_for_the_next_turn():
+    assert answer_of(exchange_of(GOOD), IDS) == [1, 2, 3]
+    assert answer_of(exchange_of([[ids(1, 2, text="a b")], [ids(3, text=" c")]]), TEXT) == "a b c"
+    assert answer_of(exchange_of([[words("a"), words(" b", "length"), DONE]]), IDS) == "a b"
+    assert answer_of(exchange_of([CHATTY]), CHAT) == "ac"
+    for cut in range(1, len(ODD)):
+        assert answer_of(exchange_of([ODD[:cut], ODD[cut:]]), IDS) == [1, 2, 3]
+
+
+def test_a_refusal_says_where_else_to_go():
+    exchange = exchange_of([b"moved"])
+    exchange.status, exchange.error = 307, "sends us on to /v2"
+    assert decode(exchange, IDS, 0).error == "HTTP 307: moved; sends us on to /v2"
+    exchange.pieces, exchange.error = [b""], None
+    assert decode(exchange, IDS, 0).error == "HTTP 307: no text"
