@@ -151,7 +151,7 @@ def _sizes(scenario: Scenario) -> Trouble:
 
 def _images(scenario: Scenario) -> Trouble:
     engine = scenario.engine
-    chat = engine.kind in ("endpoint", "simulated") and engine.args.get("protocol") == "chat"
+    chat = engine.kind == "simulated" or engine.args.get("protocol") == "chat"
     if scenario.workload.images is not None and not chat:
         yield (
             "workload.images",

@@ -346,17 +346,13 @@ def test_units_inside_lists_and_tables(written):
     assert loaded.slo == {"ttft_p99_s": 0.5, "tpot_p50_s": 1}
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [
-        'kind = "simulated"\nargs = {protocol = "chat"}',
-        'kind = "endpoint"\nargs = {url = "http://h", protocol = "chat"}',
-    ],
-)
-def test_pictures_go_where_chat_is_spoken(written, engine):
-    path = written(GOOD + f"[workload.images]\nwidth = 8\nheight = 8\n[engine]\n{engine}")
+def test_pictures_go_where_chat_is_spoken(written):
+    path = written(GOOD + "[workload.images]\nwidth = 8\nheight = 8\n[engine]\nkind = 'simulated'\n")
     assert scenario.load(path).workload.images.count == 1
-    assert "workload.images" in refused(lambda: scenario.load(path, ["engine.args.protocol=completions"]))
+    chat = ["engine.kind=endpoint", "engine.args.url='http://h'", "engine.args.protocol=chat"]
+    assert scenario.load(path, chat).workload.images.count == 1
+    plain = [*chat, "engine.args.protocol=completions"]
+    assert "workload.images" in refused(lambda: scenario.load(path, plain))
 
 
 def test_a_trace_is_beside_the_file_that_names_it(written, tmp_path, monkeypatch):
