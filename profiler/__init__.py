@@ -4,7 +4,8 @@
 >>> runs = profiler.run("tiny-moe", scenario="smoke")            # doctest: +SKIP
 >>> profiler.compare([run.folder for run in runs])               # doctest: +SKIP
 
-``run`` measures and seals, ``load`` reads a run folder back, ``compare`` makes the cost table (pandas).
+``run`` measures and seals, ``load`` reads a run folder back, ``compare`` makes the cost table (pandas),
+``found`` tells what a search found.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
 
     from profiler.api import run
     from profiler.comparison import compare
+    from profiler.search import found
     from profiler.store import load
 
 __version__ = "0.1.0"
-__all__ = ["compare", "load", "run"]
+__all__ = ["compare", "found", "load", "run"]
 
 # Looked up when first used, so that `import profiler` and `profile --help` cost nothing.
-_HOME = {"compare": "profiler.comparison", "load": "profiler.store", "run": "profiler.api"}
+_HOME = {
+    "compare": "profiler.comparison",
+    "found": "profiler.search",
+    "load": "profiler.store",
+    "run": "profiler.api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -22,6 +22,9 @@ class Options(TypedDict, total=False):
     price: str | float
     out: str | Path
     quiet: bool
+    find: str
+    slo: Mapping[str, float]
+    max_failed: float
 
 
 def run(
@@ -33,10 +36,12 @@ def run(
     """Measure models under a scenario and return the sealed runs, one a model, interleaved.
 
     ``overrides`` are scenario fields as with ``--set`` (``"load.concurrency=1,8"``); ``price`` is USD per
-    GPU-hour (machine-hour without a GPU) or a price sheet's path.
+    GPU-hour (machine-hour without a GPU) or a price sheet's path.  ``find`` is "capacity" or "knee" (the
+    result: ``profiler.found``), ``slo`` limits in seconds (``{"ttft_p99_s": 0.5}``), ``max_failed`` a share
+    of the requests.
     Raises InputError before anything starts, EngineError or LoadError when the measurement fails.
     """
-    price = options.get("price")
+    price, max_failed = options.get("price"), options.get("max_failed")
     request = prepare.Request(
         models=[models] if isinstance(models, str) else list(models),
         scenario=scenario,
@@ -47,6 +52,9 @@ def run(
         weights=options.get("weights", "auto"),
         price=None if price is None else str(price),
         out=Path(options.get("out", "results")),
+        find=options.get("find"),
+        slo={name: str(limit_s) for name, limit_s in options.get("slo", {}).items()},
+        max_failed=None if max_failed is None else str(max_failed),
     )
     plan = prepare.prepare(request)
     with watcher(options.get("quiet", True)) as show:

@@ -1,11 +1,12 @@
 """The command line: parse, one call, print, exit code.  Nothing is computed here.
 
-Exit codes: 0 done; 1 a gate or claim failed; 2 bad input; 3 undecided; 4 the measurement failed;
-130 interrupted.
+Exit codes: 0 done; 1 a gate or claim failed, or more requests than --max-failed; 2 bad input; 3 undecided;
+4 the measurement failed; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ import typer
 from profiler.errors import EngineError, InputError, ProfilerError, nearest
 
 if TYPE_CHECKING:
+    from profiler.prepare import Plan
     from profiler.store import RunResult
 
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 1, 130
 PIPED_WIDTH = 200  # a pipe has no width: no cell is folded
 
 app = typer.Typer(
@@ -41,6 +43,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a scenario field: load.concurrency=1,8,64 (repeatable)."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print folders and rows as JSON.")]
+IsQuiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 PriceText = Annotated[
     str | None, typer.Option("--price", help="USD per GPU-hour (machine-hour on CPU), or a price sheet.")
 ]
@@ -97,8 +101,9 @@ def root(
     """Measure what a language model costs to serve: speed, latency, memory, energy, cost per token."""
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def run(
+    context: typer.Context,
     model: Models = None,
     scenario: Annotated[str, typer.Option("--scenario", "-s", help="Scenario name or TOML file.")] = "chat",
     engine: Annotated[
@@ -112,14 +117,21 @@ def run(
     price: PriceText = None,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder that takes the run folders.")] = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print folders and rows as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    resume: Annotated[Path | None, typer.Option(help="Complete an interrupted run folder.")] = None,
+    find: Annotated[
+        str | None, typer.Option(help="Let the tool choose the load: capacity (under --slo-…) or knee.")
+    ] = None,
+    max_failed: Annotated[
+        str | None, typer.Option(help="Share of failed requests beyond which the run fails: 1%.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: IsQuiet = False,
 ) -> None:
-    """Launch, measure, seal, print the cost table; several models are interleaved."""
+    """Launch, measure, seal, print the cost table; several models are interleaved.
+
+    Limits on latency are given as --slo-METRIC-QUANTILE LIMIT, any number of them: --slo-ttft-p99 500ms
+    --slo-tpot-p99 50ms.  Metrics: ttft, itl, tpot, e2e.  Goodput and verdicts are printed for them.
+    """
     from profiler import prepare
-    from profiler.measure import execute
-    from profiler.progress import watcher
 
     request = prepare.Request(
         models=model or (),
@@ -131,8 +143,51 @@ def run(
         weights=weights,
         price=price,
         out=out,
+        find=find,
+        slo=_limits(context.args, context.command),
+        max_failed=max_failed,
     )
-    plan = prepare.resume(resume, request) if resume else prepare.prepare(request)
+    _measure(prepare.prepare(request), as_json, quiet)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an interrupted run.")],
+    as_json: AsJson = False,
+    quiet: IsQuiet = False,
+) -> None:
+    """Complete an interrupted run, and those it was interleaved with, as it was begun."""
+    from profiler import prepare
+
+    _measure(prepare.resume(folder), as_json, quiet)
+
+
+def _limits(words: list[str], command: Any) -> dict[str, str]:
+    """The ``--slo-METRIC-QUANTILE LIMIT`` family, name → limit, out of words no option takes.
+
+    Raises InputError for any other word.
+    """
+    found, left = {}, iter(words)
+    for word in left:
+        option, equals, limit = word.partition("=")
+        name = re.fullmatch(r"--slo-([a-z0-9]+)-(p\d+)", option)
+        if name is None:
+            known = [each for parameter in command.params for each in parameter.opts if each.startswith("--")]
+            known += [f"--slo-{metric}-p99" for metric in ("ttft", "itl", "tpot", "e2e")]
+            what = "no such option" if word.startswith("-") else "unexpected argument"
+            raise InputError(f"{what}: {word}{nearest(option, known)}")
+        limit = limit if equals else next(left, "")
+        if not limit or limit.startswith("-"):
+            raise InputError(f"{option} needs a limit: {option} 500ms")
+        found[f"{name[1]}_{name[2]}_s"] = limit
+    return found
+
+
+def _measure(plan: Plan, as_json: bool, quiet: bool) -> None:
+    """Do what was planned, and print it from the sealed folders."""
+    from profiler.measure import execute
+    from profiler.progress import watcher
+
     for note in plan.notes:
         _say(note)
     try:
@@ -141,7 +196,7 @@ def run(
     except BaseException:
         _say_kept(plan.out, plan.group)
         raise
-    _report(folders, as_json)
+    _report(folders, as_json, quiet)
 
 
 def _say_kept(out: Path, group: str) -> None:
@@ -153,24 +208,37 @@ def _say_kept(out: Path, group: str) -> None:
     if windows:
         folders = " ".join(str(run.folder) for run in kept)
         _say(f"kept {windows} finished windows in {folders}")
-        _say(f"go on with: profile run --resume {kept[0].folder}")
+        _say(f"go on with: profile resume {kept[0].folder}")
 
 
-def _report(folders: Sequence[Path], as_json: bool) -> None:
+def _report(folders: Sequence[Path], as_json: bool, quiet: bool) -> None:
     from profiler import comparison, store
+    from profiler.report import verdicts
 
     results = store.find(folders)
     table = comparison.rows(results)
     if as_json:
         import json
 
-        _out(json.dumps({"runs": [str(f) for f in folders], "rows": table}, allow_nan=False) + "\n")
+        document = {
+            "runs": [str(f) for f in folders],
+            "rows": table,
+            "found": verdicts.found_values(results),
+        }
+        _out(json.dumps(document, allow_nan=False) + "\n")
     else:
         _print_table(table, results)
         names = " ".join(str(folder) for folder in folders)
         _out(f"\nsealed in {names}\nnext: profile compare {names} --format md\n")
+    for line in () if quiet else verdicts.client_lines(table):
+        _say(line)
     if not any(row["requests_ok"] for row in table):
         raise ProfilerError("no request succeeded; the failures are counted in the run folder")
+    failed = list(verdicts.failed_lines(results, table))
+    for line in failed:
+        _say(f"failed: {line}")
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> None:
@@ -178,11 +246,16 @@ def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> N
 
     from profiler import comparison
     from profiler.report import table as report
+    from profiler.report import verdicts
 
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
     console.print(report.rich_table(table, console.width))
+    for line in verdicts.found_lines(results):
+        console.print(line, markup=False)
     for note in report.footnotes(table, comparison.host_differences(results)):
         console.print(f"· {note}", markup=False)
+    for line in [*verdicts.limit_lines(table, results), *verdicts.calibration_lines(results)]:
+        console.print(f"· {line}", markup=False)
     for line in [*report.empty_runs(results), *sorted({report.price_line(row) for row in table})]:
         console.print(f"· {line}", markup=False)
 

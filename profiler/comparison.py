@@ -14,17 +14,28 @@ from profiler import cost, metrics, store
 from profiler.host_facts import differences
 from profiler.schema import Estimate, Price
 from profiler.store import RunResult
+from profiler.windows import LATENCIES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-IDENTITY = ("model", "kind", "engine", "scenario", "load", "concurrency", "gpu", "gpus")
+IDENTITY = (
+    "model",
+    "kind",
+    "engine",
+    "scenario",
+    "load",
+    "concurrency",
+    "load_requests_per_s",
+    "gpu",
+    "gpus",
+)
 COUNTS = ("requests_ok", "requests_failed")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 ESTIMATES = (
     "output_tokens_per_s",
     "requests_per_s",
-    *(f"{name}_{statistic}" for name in metrics.LATENCIES for statistic in STATISTICS),
+    *(f"{name}_{statistic}" for name in LATENCIES for statistic in STATISTICS),
     "memory_weights_bytes",
     "memory_kv_bytes",
     "memory_peak_bytes",
@@ -37,8 +48,20 @@ ESTIMATES = (
     "total_tokens_per_s",
     "input_tokens_mean",
     "output_tokens_mean",
+    "offered_requests_per_s",
+    "goodput_requests_per_s",
+    "slo_met_frac",
+    "first_wave_ttft_s_mean",
+    "tokens_per_chunk_mean",
+    "prefix_cache_hit_frac",
 )
 CONTEXT = (
+    "first_wave_requests",
+    "send_lag_p99_s",
+    "client_cpu_frac",
+    "loop_lag_p99_s",
+    "client_bound",
+    "slo_verdicts",
     "weights",
     "repeats",
     "failures",
@@ -57,7 +80,14 @@ COLUMNS = (
 )
 ENERGY_PROBES = ("nvml", "rapl")
 NOTE_SEPARATOR = " | "
-HIGHER_IS_BETTER = ("output_tokens_per_s", "requests_per_s", "total_tokens_per_s", "input_tokens_per_s")
+HIGHER_IS_BETTER = (
+    "output_tokens_per_s",
+    "requests_per_s",
+    "total_tokens_per_s",
+    "input_tokens_per_s",
+    "goodput_requests_per_s",
+    "slo_met_frac",
+)
 
 
 def rows(runs: Sequence[RunResult], price: str | float | None = None) -> list[dict[str, Any]]:
@@ -101,6 +131,7 @@ def _row(
         "scenario": manifest.scenario.name,
         "load": point.point.mode,
         "concurrency": point.point.concurrency,
+        "load_requests_per_s": point.point.requests_per_s,
         "gpu": _gpu_name(run),
         "gpus": len(gpus),
         "requests_ok": point.requests_ok,
@@ -112,7 +143,14 @@ def _row(
         row[name] = estimate.value if estimate else None
         row[f"{name}_low"] = estimate.low if estimate else None
         row[f"{name}_high"] = estimate.high if estimate else None
+    wave = point.estimates["first_wave_ttft_s_mean"]
     return row | {
+        "first_wave_requests": wave.n if wave else None,
+        "send_lag_p99_s": point.client.send_lag_p99_s,
+        "client_cpu_frac": point.client.cpu_frac,
+        "loop_lag_p99_s": point.client.loop_lag_p99_s,
+        "client_bound": point.client.bound,
+        "slo_verdicts": ", ".join(f"{each.limit.name} {each.verdict}" for each in point.judged) or None,
         "weights": manifest.model.weights,
         "repeats": point.repeats,
         "failures": ", ".join(f"{n} {what}" for what, n in sorted(point.failures.items())) or None,
@@ -164,15 +202,25 @@ def host_differences(runs: Sequence[RunResult]) -> list[str]:
     return found
 
 
+def same_load(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What rows share that may be compared with each other."""
+    return row["scenario"], row["load"], row["concurrency"], row["load_requests_per_s"]
+
+
 def best(table: Sequence[dict[str, Any]], column: str) -> dict[tuple[Any, ...], int]:
-    """The row number holding the best value of ``column`` for each (scenario, load, concurrency) with
-    at least two rows: highest for rates, lowest for everything else."""
+    """The row number holding the best value of ``column`` for each load with at least two rows: highest
+    for rates, lowest for everything else.  A row in which the client was the limit is never the best."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, row in enumerate(table):
         if row[column] is not None:
-            groups.setdefault((row["scenario"], row["load"], row["concurrency"]), []).append(number)
+            groups.setdefault(same_load(row), []).append(number)
     pick = max if column in HIGHER_IS_BETTER else min
-    return {key: pick(held, key=lambda n: table[n][column]) for key, held in groups.items() if len(held) > 1}
+    found = {}
+    for key, held in groups.items():
+        fair = [number for number in held if not table[number]["client_bound"]]
+        if len(held) > 1 and fair:
+            found[key] = pick(fair, key=lambda n: table[n][column])
+    return found
 
 
 def compare(paths: Iterable[str | Path], price: str | float | None = None) -> pd.DataFrame:

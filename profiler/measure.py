@@ -2,12 +2,13 @@
 
     for each (repeat, model, load point) of the schedule:
         engine up → sampler on → one window of load → requests and window on disk
-    seal every folder
+    weigh the load generator itself, seal every folder
 
-Two orders.  *Resident*: all engines stay up and the models alternate window by window, A B A B, so that
+Three orders.  *Resident*: all engines stay up and the models alternate window by window, A B A B, so that
 drift of the machine meets both alike; for machines where an idle engine costs nothing but memory.
 *Exclusive*: one engine at a time has the machine (a GPU's memory is not shared), the models alternate by
 repeat, and every repeat is a fresh engine start, the unit of replication that run-to-run variance asks for.
+*Search*: the models run one after another, and the windows so far choose the next load (``search``).
 """
 
 from __future__ import annotations
@@ -23,19 +24,35 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace as replace_struct
 
-from profiler import __version__, scenario, store
+from profiler import __version__, metrics, scenario, search, store
 from profiler.engines import open_engine
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError, LoadError, ProfilerError, StoreError
+from profiler.levels import Probe, probes
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.probe import probe_endpoint
 from profiler.loadgen.worker import LoadWorker
 from profiler.prepare import PROBE_TIMEOUT_S, Plan
-from profiler.schema import SCHEMA_VERSION, EngineFacts, LoadPoint, Manifest, Memory, Model, Window, is_secret
+from profiler.schema import (
+    SCHEMA_VERSION,
+    Calibration,
+    Endpoint,
+    EngineFacts,
+    LoadPoint,
+    Manifest,
+    Memory,
+    Model,
+    Window,
+    is_secret,
+)
 from profiler.settings import EngineSettings
 from profiler.telemetry import Sampler
+from profiler.windows import WindowView
 
 MAX_NAME = 60
+# A second holds enough answers at this rate and above; what a client adds there it adds below it too.
+CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
+STREAM_CHUNKS_PER_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +73,8 @@ class Show(Protocol):
     def progress(self, model: str, slot: Slot, progress: Progress) -> None:
         """About four times a second inside a window."""
 
-    def window(self, model: str, slot: Slot, window: Window, left: int) -> None:
-        """A window is finished and safe on disk; ``left`` more are to come."""
+    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None:
+        """A window is finished and safe on disk; ``left`` more are to come (None: a search does not know)."""
 
 
 def schedule(subjects: int, points: Sequence[LoadPoint], repeats: int, exclusive: bool) -> Iterator[Slot]:
@@ -81,7 +98,6 @@ def execute(plan: Plan, show: Show) -> list[Path]:
     ``interrupted``, every process that was started is gone, and the exception goes on.
     Raises EngineError, LoadError, StoreError; KeyboardInterrupt.
     """
-    slots = list(schedule(len(plan.models), scenario.points(plan.scenario), plan.repeats, plan.exclusive))
     with ExitStack() as stack:
         subjects: list[Subject] = []
         stack.callback(_stop_all, subjects)
@@ -89,9 +105,10 @@ def execute(plan: Plan, show: Show) -> list[Path]:
             for number in range(len(plan.models)):
                 subjects.append(Subject(plan, number))
             worker = stack.enter_context(LoadWorker())
-            for left, slot in _undone(slots, subjects):
+            for left, slot in _searched(plan, subjects) if plan.scenario.search else _undone(plan, subjects):
                 _one_window(subjects, slot, left, worker, show)
             _stop_all(subjects)
+            _calibrate(subjects, show)
             for subject in subjects:
                 show.phase(subject.model.name, "sealing")
                 subject.writer.seal()
@@ -106,14 +123,24 @@ def execute(plan: Plan, show: Show) -> list[Path]:
     return [subject.writer.folder for subject in subjects]
 
 
-def _undone(slots: list[Slot], subjects: list[Subject]) -> Iterator[tuple[int, Slot]]:
+def _undone(plan: Plan, subjects: list[Subject]) -> Iterator[tuple[int, Slot]]:
     """The slots still to be held (a resumed run has done some), with the number left after each."""
+    slots = schedule(len(plan.models), scenario.points(plan.scenario), plan.repeats, plan.exclusive)
     todo = [slot for slot in slots if not subjects[slot.subject].has(slot)]
     for number, slot in enumerate(todo):
         yield len(todo) - number - 1, slot
 
 
-def _one_window(subjects: list[Subject], slot: Slot, left: int, worker: LoadWorker, show: Show) -> None:
+def _searched(plan: Plan, subjects: list[Subject]) -> Iterator[tuple[None, Slot]]:
+    """What each model's search asks for next, until it is over."""
+    for number, subject in enumerate(subjects):
+        while (point := search.next_point(plan.scenario, subject.probes())) is not None:
+            yield None, Slot(number, subject.held(point), point)
+
+
+def _one_window(
+    subjects: list[Subject], slot: Slot, left: int | None, worker: LoadWorker, show: Show
+) -> None:
     subject = subjects[slot.subject]
     if subject.plan.exclusive:
         _stop_all([other for other in subjects if other is not subject])
@@ -127,6 +154,26 @@ def _stop_all(subjects: Sequence[Subject]) -> None:
         subject.stop()
 
 
+def _calibrate(subjects: Sequence[Subject], show: Show) -> None:
+    """What the load generator adds on this machine, at the highest rate it had to take, into every
+    manifest.  Not knowing it fails no run: the reason is noted."""
+    from profiler.calibrate import calibrate
+
+    rate, streams = max((subject.busiest() for subject in subjects), default=(0.0, 0))
+    if not streams:
+        return
+    show.phase(subjects[0].model.name, "calibrating the load generator")
+    found: Calibration | None = None
+    note: tuple[str, ...] = ()
+    try:
+        found = calibrate(max(rate, CALIBRATION_CHUNKS_PER_S), streams, seconds=CALIBRATION_S)
+    except (ProfilerError, OSError) as error:
+        note = (f"the client's own error is not known: {error}",)
+    for subject in subjects:
+        engine = subject.writer.manifest.engine
+        subject.writer.update(calibration=found, engine=replace_struct(engine, notes=(*engine.notes, *note)))
+
+
 class Subject:
     """One model under test: its run folder and, while it is up, its engine and sampler."""
 
@@ -136,6 +183,7 @@ class Subject:
         self.settings: EngineSettings = plan.settings[number]
         self._engine: RunningEngine | None = None
         self._stack: ExitStack | None = None
+        self._probes: list[Probe] = []
         before = plan.resumed[number] if plan.resumed else None
         self.writer = (
             store.RunWriter.reopen(before)
@@ -173,6 +221,34 @@ class Subject:
     def has(self, slot: Slot) -> bool:
         return any((w.repeat, w.point) == (slot.repeat, slot.point) for w in self.writer.manifest.windows)
 
+    def held(self, point: LoadPoint) -> int:
+        """How many windows this load has had."""
+        return sum(window.point == point for window in self.writer.manifest.windows)
+
+    def probes(self) -> list[Probe]:
+        """The windows held so far as a search sees them; each is read from disk once."""
+        for window in self.writer.manifest.windows[len(self._probes) :]:
+            self._probes += probes(self._alone(window))
+        return self._probes
+
+    def _alone(self, window: Window) -> store.RunResult:
+        """The run as if it had this window only."""
+        return store.RunResult(self.writer.folder, replace_struct(self.writer.manifest, windows=(window,)))
+
+    def busiest(self) -> tuple[float, int]:
+        """The highest rate of chunks over a steady window, and the number of streams that made it; requests
+        that wait in a queue stream nothing.  (0, 0) when no window was steady."""
+        rates = [
+            (window.audit.chunks / (window.steady_end_ns - window.steady_start_ns) * 1e9, window)
+            for window in self.writer.manifest.windows
+            if window.audit and window.steady_start_ns and window.steady_end_ns
+        ]
+        if not rates:
+            return 0.0, 0
+        rate, window = max(rates, key=lambda each: each[0])
+        streams = metrics.in_flight(WindowView(window, self._alone(window).requests))
+        return rate, min(streams, max(1, round(rate / STREAM_CHUNKS_PER_S)))
+
     def start(self, report: Callable[[str], None]) -> None:
         """Bring the engine and its sampler up, unless they are."""
         if self._engine is not None:
@@ -208,8 +284,9 @@ class Subject:
             raise LoadError("a window needs a running engine")
         index = len(self.writer.manifest.windows)
         job = LoadJob(
-            endpoint=engine.endpoint,
+            endpoint=self._spoken_to(engine.endpoint),
             workload=self.plan.scenario.workload,
+            load=self.plan.scenario.load,
             point=slot.point,
             measure=self.plan.scenario.measure,
             timeouts=self.plan.scenario.timeouts,
@@ -223,6 +300,12 @@ class Subject:
         engine.check()
         self.writer.add(window)
         return window
+
+    def _spoken_to(self, endpoint: Endpoint) -> Endpoint:
+        """Pictures travel in chat messages only."""
+        if self.plan.scenario.workload.images is None:
+            return endpoint
+        return replace_struct(endpoint, protocol="chat", prompt="text")
 
     def stop(self) -> None:
         """Ask for the memory account a last time, then end engine and sampler."""

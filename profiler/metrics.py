@@ -1,21 +1,21 @@
 """RunResult → named Estimates, one set a load point.  Definitions: DESIGN section 4, docs/results.md.
 
 Every rate, power and energy of a window shares its steady window.  Rates count what *arrives* inside it,
-whichever request it belongs to; latencies belong to the requests that were *due* inside it, all of which
-ran to their end under the same load.  Latency counts from ``due``, so neither a stalled server nor a
-stalled client can hide.
+whichever request it belongs to; which requests the latencies belong to is told in ``windows``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from profiler import energy, stats
+from profiler import energy, slo, stats, trust
 from profiler.schema import Estimate, LoadPoint, Window
+from profiler.settings import Scenario
 from profiler.store import RunResult
+from profiler.windows import LATENCIES, WindowView, latency_samples, request_latency
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,17 +25,16 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-LATENCIES = ("ttft_s", "itl_s", "tpot_s", "e2e_s")
 OF_PROMPTS = ("input_tokens_per_s", "total_tokens_per_s")
 RATES = ("output_tokens_per_s", "input_tokens_per_s", "total_tokens_per_s", "requests_per_s")
 BATCHES = 20
-NOT_MEASURED = ("ok", "cancelled")
 
 
 @dataclass(frozen=True)
 class PointResult:
     """One load point of one run.  ``estimates[name]`` is None where nothing could be measured;
-    ``reasons[name]`` then says why.  ``failures`` counts failed requests by outcome."""
+    ``reasons[name]`` then says why.  ``failures`` counts failed requests by outcome; ``cancelled`` ones are
+    neither.  ``judged`` holds the verdict on each limit of the scenario's SLO."""
 
     point: LoadPoint
     repeats: int
@@ -44,119 +43,58 @@ class PointResult:
     estimates: dict[str, Estimate | None]
     reasons: dict[str, str]
     notes: tuple[str, ...]
+    client: trust.Client = field(default_factory=trust.Client)
+    judged: tuple[slo.Judged, ...] = ()
 
 
 def points(run: RunResult) -> list[PointResult]:
-    """The measured load points of a run, in the order of the scenario."""
-    held: dict[tuple[str, int], list[Window]] = {}
+    """The measured load points of a run, by mode and load."""
+    held: dict[LoadPoint, list[Window]] = {}
     for window in run.manifest.windows:
-        held.setdefault((window.point.mode, window.point.concurrency), []).append(window)
-    return [_point(run, windows) for _, windows in sorted(held.items())]
+        held.setdefault(window.point, []).append(window)
+    return [_point(run, held[point]) for point in sorted(held, key=by_load)]
+
+
+def by_load(point: LoadPoint) -> tuple[str, int, float]:
+    """The order of load points; batches and closed loops have a concurrency, open loops a rate."""
+    return point.mode, point.concurrency or 0, point.requests_per_s or 0.0
 
 
 def _point(run: RunResult, windows: list[Window]) -> PointResult:
     views = [WindowView(window, run.requests) for window in windows]
     seen = [view for view in views if view.outcome]
     steady = [view for view in seen if view.span_s is not None]
-    estimates: dict[str, Estimate | None] = {}
-    for name in RATES:
-        estimates[name] = _rate(steady, name)
+    wanted = slo.limits(run.manifest.scenario.slo)
+    estimates = {name: _rate(steady, name) for name in RATES}
     for name in LATENCIES:
         estimates |= _latency(steady, name)
     for name in ("input_tokens_mean", "output_tokens_mean"):
         estimates[name] = _mean_count(steady, name)
+    hit = trust.prefix_cache_hit(steady, run.samples, f"engine:{run.manifest.model.name}")
+    estimates |= slo.goodput(steady, wanted) | {
+        "offered_requests_per_s": trust.offered(steady),
+        "first_wave_ttft_s_mean": trust.first_wave_ttft(steady),
+        "tokens_per_chunk_mean": trust.tokens_per_chunk(steady),
+        "prefix_cache_hit_frac": hit,
+    }
     powered, reasons = _energy(run, steady)
-    failures = Counter(outcome for view in seen for outcome in view.failures())
-    ok = sum(int(view.measured.sum()) for view in steady)
+    trouble = sorted({window.trouble for window in windows if window.trouble})
     return PointResult(
-        windows[0].point,
-        len(steady),
-        ok,
-        dict(failures),
-        estimates | powered | _memory(run, windows),
-        reasons,
-        (*_lost(views), *_notes(steady, windows)),
+        point=windows[0].point,
+        repeats=len(steady),
+        requests_ok=sum(int(view.measured.sum()) for view in steady),
+        failures=dict(Counter(outcome for view in seen for outcome in view.failures())),
+        estimates=estimates | powered | _memory(run, windows),
+        reasons=reasons,
+        notes=(
+            *_lost(views),
+            *trouble,
+            *trust.notes(steady, run.manifest.scenario, hit),
+            *_kinds(steady, run.manifest.scenario),
+        ),
+        client=trust.client(windows),
+        judged=slo.judge(steady, wanted) if steady else (),
     )
-
-
-class WindowView:
-    """One window's requests as arrays: times in ns (−1 where it never came), one element a request."""
-
-    def __init__(self, window: Window, table: Any) -> None:
-        import numpy as np
-
-        first, last = np.searchsorted(table["window"].to_numpy(), (window.index, window.index + 1))
-        self.window = window
-        self._columns = table.slice(first, last - first)
-        self.outcome: list[str] = self._columns["outcome"].to_pylist()
-        self.start, self.end = window.steady_start_ns or 0, window.steady_end_ns or 0
-        self.span_s = (self.end - self.start) / 1e9 if self.end > self.start > 0 else None
-        self.inside = self._inside()
-        self.measured = self.inside & self._has_outcome("ok")
-
-    def __getitem__(self, name: str) -> Ints:
-        import pyarrow.compute as pc
-
-        filled: Ints = pc.fill_null(self._columns[name], -1).to_numpy()
-        return filled
-
-    def _inside(self) -> NDArray[np.bool_]:
-        """Requests due in the window; all of a batch, whose window begins when the first is *sent*."""
-        due = self["due_ns"]
-        if self.window.point.mode == "batch":
-            return due >= 0
-        return (due >= (self.start)) & (due < (self.end))
-
-    def _has_outcome(self, outcome: str) -> NDArray[np.bool_]:
-        import numpy as np
-
-        return np.array([each == outcome for each in self.outcome], dtype=bool)
-
-    def failures(self) -> Iterator[str]:
-        """Outcomes of the failed requests that were due in the window (all of them, if never steady)."""
-        for outcome, inside in zip(self.outcome, self.inside, strict=True):
-            if (inside or self.span_s is None) and outcome not in NOT_MEASURED:
-                yield outcome
-
-    def beyond_pieces(self) -> Ints:
-        """Output tokens of each measured request less those its arrivals show: engines that return text
-        only may send several tokens in one piece, or one in several; 0 for the other requests."""
-        import numpy as np
-
-        shown = self.per_request(*self.arrivals())
-        return np.where(self.measured, self["output_tokens"] - shown, 0).astype(np.int64)
-
-    def per_request(self, row: Ints, _times: Ints, tokens: Ints) -> Floats:
-        """Tokens of all arrivals of each request."""
-        import numpy as np
-
-        # Without a single arrival bincount forgets the type of its weights.
-        return np.bincount(row, weights=tokens, minlength=len(self.outcome)).astype(np.float64)
-
-    def arrivals(self) -> tuple[Ints, Ints, Ints]:
-        """All token arrivals: (request row, time in ns, tokens), one element an arrival."""
-        import numpy as np
-
-        times, counts = self._columns["arrivals_ns"], self._columns["arrival_tokens"]
-        lengths = np.array([len(each) for each in times.to_pylist()], dtype=np.int64)
-        flat = times.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-        tokens = counts.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-        return np.repeat(np.arange(len(lengths)), lengths), flat, tokens
-
-
-def _within(view: WindowView, times: Ints) -> NDArray[np.bool_]:
-    return (times > view.start) & (times <= view.end)
-
-
-def _arrived_output(view: WindowView) -> tuple[Ints, Floats]:
-    """Arrival times and output tokens; where the stream shows fewer or more pieces than ``usage`` counts
-    tokens (engines that return text only), each piece carries its share of the request's count."""
-    import numpy as np
-
-    row, times, pieces = view.arrivals()
-    seen = view.per_request(row, times, pieces)
-    share = np.divide(view["output_tokens"], seen, out=np.ones_like(seen), where=seen > 0)
-    return times, pieces * share[row]
 
 
 def _events(view: WindowView, name: str) -> list[tuple[Ints, Floats]]:
@@ -164,34 +102,28 @@ def _events(view: WindowView, name: str) -> list[tuple[Ints, Floats]]:
     import numpy as np
 
     if name == "output_tokens_per_s":
-        return [_arrived_output(view)]
+        return [view.arrived_output]
     if name == "input_tokens_per_s":
         # A prompt is worked off when its first token comes out.
         return [(view["first_ns"], view["input_tokens"].astype(float))]
     if name == "total_tokens_per_s":
         return _events(view, "input_tokens_per_s") + _events(view, "output_tokens_per_s")
-    done = np.where(view._has_outcome("ok"), view["done_ns"], -1)
+    done = np.where(view.ok, view["done_ns"], -1)
     return [(done, np.ones(len(done)))]
 
 
 def _rate(steady: list[WindowView], name: str) -> Estimate | None:
     import numpy as np
 
-    if not steady or (name in OF_PROMPTS and any(_prompts_unknown(view) for view in steady)):
+    if not steady or (name in OF_PROMPTS and any(trust.prompts_unknown(view) for view in steady)):
         return None
     rates = []
     for view in steady:
-        inside = [amount[_within(view, times)] for times, amount in _events(view, name)]
+        inside = [amount[view.within(times)] for times, amount in _events(view, name)]
         rates.append(float(sum(each.sum() for each in inside)) / (view.span_s or np.nan))
     if len(rates) > 1 or steady[0].window.point.mode == "batch":
         return stats.over_repeats(rates)
     return stats.of_batches(_sliced(steady[0], name)) if rates[0] > 0 else stats.over_repeats(rates)
-
-
-def _prompts_unknown(view: WindowView) -> bool:
-    """Whether the length of any prompt that counts, or was measured, is not known."""
-    counts = _within(view, view["first_ns"]) | view.measured
-    return bool((view["input_tokens"][counts] < 0).any())
 
 
 def _sliced(view: WindowView, name: str) -> Floats:
@@ -203,37 +135,6 @@ def _sliced(view: WindowView, name: str) -> Floats:
     for times, amount in _events(view, name):
         total += np.histogram(times, edges, weights=amount)[0]
     return total / ((view.span_s or np.nan) / BATCHES)
-
-
-def latency_samples(view: WindowView, name: str) -> Floats:
-    """The window's sample of one latency in seconds, one element a request (for ITL: a gap)."""
-    import numpy as np
-
-    keep = view.measured
-    first, last, due = view["first_ns"][keep], view["last_ns"][keep], view["due_ns"][keep]
-    if name == "ttft_s":
-        return np.asarray((first - due) / 1e9)
-    if name == "e2e_s":
-        return np.asarray((last - due) / 1e9)
-    if name == "tpot_s":
-        tokens = view["output_tokens"][keep]
-        several = tokens > 1
-        return np.asarray((last - first)[several] / 1e9 / (tokens[several] - 1))
-    return _gaps(view)
-
-
-def _gaps(view: WindowView) -> Floats:
-    """Gaps between token arrivals; a chunk of k tokens is one gap and k − 1 zero gaps, and so is a piece
-    of text that holds k tokens by the server's count."""
-    import numpy as np
-
-    row, times, tokens = view.arrivals()
-    kept = view.measured[row]
-    row, times, tokens = row[kept], times[kept], tokens[kept]
-    same = row[1:] == row[:-1]
-    gaps = (times[1:] - times[:-1])[same] / 1e9
-    together = int((tokens - 1).clip(min=0).sum() + view.beyond_pieces().clip(min=0).sum())
-    return np.concatenate([gaps, np.zeros(together)])
 
 
 def _latency(steady: list[WindowView], name: str) -> dict[str, Estimate | None]:
@@ -307,8 +208,8 @@ def _energy(run: RunResult, steady: list[WindowView]) -> tuple[dict[str, Estimat
 
 
 def _tokens_in(view: WindowView) -> float:
-    times, amount = _arrived_output(view)
-    return float(amount[_within(view, times)].sum())
+    times, amount = view.arrived_output
+    return float(amount[view.within(times)].sum())
 
 
 def _memory(run: RunResult, windows: list[Window]) -> dict[str, Estimate | None]:
@@ -322,25 +223,43 @@ def _memory(run: RunResult, windows: list[Window]) -> dict[str, Estimate | None]
     }
 
 
+def in_flight(view: WindowView) -> int:
+    """How many answers stream at a time: the concurrency, or by Little's law what an open loop comes to."""
+    import numpy as np
+
+    if view.window.point.concurrency is not None:
+        return view.window.point.concurrency
+    e2e = latency_samples(view, "e2e_s")
+    return max(1, round(float(np.sum(e2e)) / view.span_s)) if view.span_s and len(e2e) else 0
+
+
 def _exact(value: int | None) -> Estimate | None:
     return None if value is None else Estimate(float(value))
+
+
+def _kinds(steady: list[WindowView], scenario: Scenario) -> Iterator[str]:
+    """The latencies of each kind of a mix, and of each turn of a conversation: a mean over unlike requests
+    hides them."""
+    import numpy as np
+
+    columns = {"share": [share.name for share in scenario.workload.mix]}
+    if scenario.workload.conversation is not None:
+        last = max((int(view["turn"].max(initial=0)) for view in steady), default=0)
+        columns["turn"] = [f"turn {number + 1}" for number in range(last + 1)]
+    for column, names in columns.items():
+        for number, name in enumerate(names):
+            chosen = [(view, view.measured & (view[column] == number)) for view in steady]
+            n = sum(int(keep.sum()) for _, keep in chosen)
+            if not n:
+                continue
+            middle = [
+                float(np.nanmedian(np.concatenate([request_latency(view, latency)[k] for view, k in chosen])))
+                for latency in ("ttft_s", "e2e_s")
+            ]
+            yield f"{name}: {n:,} requests, p50 of TTFT {middle[0] * 1e3:.4g} ms, of E2E {middle[1]:.4g} s"
 
 
 def _lost(views: list[WindowView]) -> Iterator[str]:
     for view in views:
         if view.span_s is not None and not view.outcome:
             yield f"window {view.window.index}: its requests are missing"
-
-
-def _notes(steady: list[WindowView], windows: list[Window]) -> Iterable[str]:
-    yield from sorted({window.trouble for window in windows if window.trouble})
-    beyond = [view.beyond_pieces() for view in steady]
-    if any((more > 0).any() for more in beyond) or any((view.arrivals()[2] > 1).any() for view in steady):
-        yield "the engine sent several tokens in one chunk: ITL holds zero gaps, read TPOT beside it"
-    if any((more < 0).any() for more in beyond):
-        yield "the engine sent some tokens in several pieces: ITL is between pieces, read TPOT beside it"
-    if any(_prompts_unknown(view) for view in steady):
-        yield "input tokens n/a: the endpoint does not say how long every prompt was"
-    lag = [w.audit.send_lag_p99_s for w in windows if w.audit and w.audit.send_lag_p99_s is not None]
-    if lag and max(lag) > 0.001:
-        yield f"client lag: requests left up to {max(lag) * 1e3:.1f} ms (p99) after they were due"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -18,10 +18,11 @@ from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
 from profiler.loadgen.probe import probe_endpoint
 from profiler.schema import Gpu, Host, Model, Price
-from profiler.settings import EngineSettings, Scenario
+from profiler.settings import EngineSettings, Scenario, Search
 from profiler.store import RunResult
 
 ENGINES = get_args(get_type_hints(EngineSettings)["kind"])
+FINDS = get_args(get_type_hints(Search)["find"])
 DEFAULT_SCENARIO = "chat"
 PROBE_TIMEOUT_S = 20.0
 LAUNCHED = ("vllm", "transformers")
@@ -30,7 +31,7 @@ BOOT_TOLERANCE_NS = 60 * 10**9  # the calendar clock may be stepped a little
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asked of ``profile run``, word for word."""
+    """What a user asked of ``profile run``, word for word.  ``slo`` holds limits ("500ms") by name."""
 
     models: Sequence[str]
     scenario: str = DEFAULT_SCENARIO
@@ -41,6 +42,9 @@ class Request:
     weights: str = "auto"
     price: str | None = None
     out: Path = Path("results")
+    find: str | None = None
+    slo: Mapping[str, str] = field(default_factory=dict)
+    max_failed: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,17 +127,12 @@ def _notes(
     return tuple(dict.fromkeys(found))
 
 
-def resume(folder: Path, request: Request) -> Plan:
+def resume(folder: Path) -> Plan:
     """The plan of an interrupted run, with the runs it was interleaved with, to be completed.
 
-    Raises InputError when ``request`` asks for anything else, the folder is sealed, the machine or its
-    software has changed since, or it has been restarted (its monotonic clock began anew, so old and new
-    windows cannot share a folder).
+    Raises InputError when the folder is sealed, the machine or its software has changed since, or it has
+    been restarted (its monotonic clock began anew, so old and new windows cannot share a folder).
     """
-    if request != Request(models=request.models or (), scenario=DEFAULT_SCENARIO) or request.models:
-        raise InputError(
-            "--resume goes on as the run was begun: leave out all options but --json and --quiet"
-        )
     run = store.load(folder)
     if run.manifest.status == "complete":
         raise InputError(f"{folder} is complete; nothing is left to resume")
@@ -177,8 +176,32 @@ def _check_words(request: Request) -> None:
         raise InputError("--key-env names the key of a server: it goes with --url")
 
 
+def _fraction(text: str) -> float:
+    """``1%`` or ``0.01``."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise InputError(f"--max-failed {text}: expected a share of the requests such as 1% or 0.01")
+    return value
+
+
+def _asked(request: Request) -> list[str]:
+    """The scenario fields that options of their own stand for."""
+    words = [f"slo.{name}={limit}" for name, limit in request.slo.items()]
+    if request.max_failed is not None:
+        words.append(f"max_failed_frac={_fraction(request.max_failed)}")
+    if request.find is not None:
+        if request.find not in FINDS:
+            raise InputError(f"--find {request.find}: no such thing to find{nearest(request.find, FINDS)}")
+        # Capacity is a rate of requests, unless --set load.mode=closed comes after.
+        words += [f"search.find={request.find}", "load.mode=open"]
+    return words
+
+
 def _overrides(request: Request) -> list[str]:
-    words = list(request.overrides)
+    words = [*_asked(request), *request.overrides]
     if request.engine is not None:
         if request.engine not in ENGINES:
             raise InputError(f"--engine {request.engine}: no such engine{nearest(request.engine, ENGINES)}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from profiler.loadgen.job import Progress
 from profiler.measure import Show, Slot
-from profiler.schema import Window
+from profiler.schema import LoadPoint, Window
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -27,7 +27,7 @@ class Quiet:
 
     def phase(self, model: str, text: str) -> None: ...
     def progress(self, model: str, slot: Slot, progress: Progress) -> None: ...
-    def window(self, model: str, slot: Slot, window: Window, left: int) -> None: ...
+    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None: ...
 
 
 class Clock:
@@ -39,16 +39,21 @@ class Clock:
     def add(self, window: Window) -> None:
         self._spent_s.append((window.closed_ns - window.opened_ns) / 1e9)
 
-    def left(self, windows: int) -> str:
-        if not self._spent_s:
+    def left(self, windows: int | None) -> str:
+        if not self._spent_s or windows is None:
             return ""
         seconds = round(windows * sum(self._spent_s) / len(self._spent_s))
         return f", about {seconds // 60}:{seconds % 60:02d} left" if seconds else ""
 
 
 def label(model: str, slot: Slot) -> str:
-    what = "batch of" if slot.point.mode == "batch" else "concurrency"
-    return f"{model} · {what} {slot.point.concurrency} · repeat {slot.repeat + 1}"
+    return f"{model} · {load_words(slot.point)} · repeat {slot.repeat + 1}"
+
+
+def load_words(point: LoadPoint) -> str:
+    if point.concurrency is None:
+        return f"{point.requests_per_s:.4g} requests/s"
+    return f"{'batch of' if point.mode == 'batch' else 'concurrency'} {point.concurrency}"
 
 
 def speed(progress: Progress) -> str:
@@ -79,13 +84,12 @@ class Lines:
         if progress.elapsed_s >= LINE_EVERY_S:
             self._say(label(model, slot), f"{label(model, slot)} · {speed(progress)}")
 
-    def window(self, model: str, slot: Slot, window: Window, left: int) -> None:
+    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None:
         self._clock.add(window)
         trouble = f" · {window.trouble}" if window.trouble else ""
         seconds = (window.closed_ns - window.opened_ns) / 1e9
-        text = (
-            f"{label(model, slot)} · done in {seconds:.1f} s{trouble} ({left} to go{self._clock.left(left)})"
-        )
+        to_go = "searching" if left is None else f"{left} to go{self._clock.left(left)}"
+        text = f"{label(model, slot)} · done in {seconds:.1f} s{trouble} ({to_go})"
         self._say(text, text)
 
 
@@ -119,18 +123,19 @@ class Live:
 
     def progress(self, model: str, slot: Slot, progress: Progress) -> None:
         within = min(1.0, progress.elapsed_s / progress.expected_s) if progress.expected_s else 0.0
-        left = self._clock.left(self._todo) if self._todo is not None else ""
+        left = self._clock.left(self._todo)
         self._bar.update(
             self._task,
             completed=self._done + within,
             description=f"{label(model, slot)} · {speed(progress)}{left}",
         )
 
-    def window(self, model: str, slot: Slot, window: Window, left: int) -> None:
+    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None:
         self._clock.add(window)
         self._done += 1
         self._todo = left
-        self._bar.update(self._task, total=self._done + left, completed=self._done)
+        total = None if left is None else self._done + left
+        self._bar.update(self._task, total=total, completed=self._done)
         if window.trouble:
             self._bar.console.print(f"{label(model, slot)} · {window.trouble}", markup=False)
 

@@ -113,3 +113,17 @@ def inverted(estimate: Estimate, factor: float) -> Estimate:
     return Estimate(
         factor / estimate.value, flip(estimate.high), flip(estimate.low), estimate.n, estimate.over
     )
+
+
+def fraction(hits: float, n: float) -> Estimate:
+    """A share with its Clopper–Pearson interval (Clopper & Pearson, Biometrika 26, 1934), n ≥ 1.
+
+    It covers at least 95 % for any true share, also where no hit or no miss was seen.  ``hits`` and ``n``
+    may be fractional (counts weighed down to the number of independent observations among them).
+    """
+    from scipy.special import betaincinv
+
+    tail = (1 - CONFIDENCE) / 2
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
+    return Estimate(hits / n, low, high, int(n), "requests")

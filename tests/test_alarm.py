@@ -52,3 +52,46 @@ async def test_without_timerfd_it_is_late_but_never_early(monkeypatch):
     late = await asyncio.gather(*[late_ns(alarm, perf_counter_ns() + i * 5_000_000) for i in range(1, 10)])
     assert min(late) >= 0
     assert max(late) < 200_000_000
+
+
+async def test_calls_are_made_in_order_and_what_they_ask_for_later():
+    """A call that asks for another at once does not keep the event loop from what else has come."""
+    alarm = Alarm()
+    now = perf_counter_ns()
+    made = []
+
+    def again():
+        made.append("again")
+        if made.count("again") < 3:
+            alarm.at(now, again)
+            asyncio.get_running_loop().call_soon(made.append, "other")
+
+    alarm.at(now + 2_000_000, lambda: made.append("last"))
+    alarm.at(now, again)
+    await alarm.until(now + 10_000_000)
+    alarm.close()
+    assert [each for each in made if each != "last"] == ["again", "other", "again", "other", "again"]
+    assert "last" in made
+
+
+async def test_a_call_that_fails_leaves_the_others_their_turn():
+    alarm = Alarm()
+    failures, made = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    now = perf_counter_ns()
+    alarm.at(now - 1, lambda: made.append(2))
+    alarm.at(now - 3, lambda: made.append(1))
+    alarm.at(now - 2, lambda: 1 / 0)
+    await asyncio.sleep(0.02)
+    alarm.close()
+    assert made == [1, 2]
+    assert [type(failure) for failure in failures] == [ZeroDivisionError]
+
+
+async def test_a_closed_alarm_calls_nobody():
+    alarm = Alarm()
+    made = []
+    alarm.at(perf_counter_ns() + 5_000_000, lambda: made.append(1))
+    alarm.close()
+    await asyncio.sleep(0.02)
+    assert made == []

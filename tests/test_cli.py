@@ -144,7 +144,20 @@ def test_no_secret_in_any_file(tmp_path):
         (("run", "--url", "nonsense", "--model", "m"), "http"),
         (("run", "--model", "Qwen/Qwen2.5-72B"), "GiB"),
         (("run", "--no-such-option"), "no-such-option"),
-        (("run", "--resume", "nowhere"), "nowhere"),
+        (("run", *SIM, "--pric", "3"), "did you mean '--price'"),
+        (("run", *SIM, "-z"), "no such option: -z"),
+        (("run", *SIM, "stray"), "unexpected argument: stray"),
+        (("run", *SIM, "--slo-ttft-p99"), "--slo-ttft-p99 needs a limit"),
+        (("run", *SIM, "--slo-ttft-p99", "--quiet"), "--slo-ttft-p99 needs a limit"),
+        (("run", *SIM, "--slo-ttft", "500ms"), "--slo-ttft-p99"),
+        (("run", *SIM, "--slo-ttfb-p99=500ms"), "ttft_p99_s"),
+        (("run", *SIM, "--slo-ttft-p99", "500parsecs"), "slo.ttft_p99_s"),
+        (("run", *SIM, "--slo-ttft-p99", "fast"), "slo.ttft_p99_s"),
+        (("run", *SIM, "--find", "capacty", "--slo-ttft-p99", "1"), "capacity"),
+        (("run", *SIM, "--find", "capacity"), "slo"),
+        (("run", *SIM, "--max-failed", "2"), "--max-failed"),
+        (("run", *SIM, "--max-failed", "some"), "--max-failed"),
+        (("resume", "nowhere"), "nowhere"),
         (("compare", "nowhere"), "nowhere"),
         (("compare", ".", "--format", "jsn"), "json"),
         (("list", "model"), "models"),
@@ -190,7 +203,7 @@ def test_an_engine_that_dies_mid_run_keeps_what_was_measured(tmp_path):
     assert "died" in (run.manifest.reason or "")
     assert len(run.manifest.windows) >= 1
     assert run.requests.num_rows > 0
-    assert f"--resume results/{folder.name}" in process.stderr
+    assert f"profile resume results/{folder.name}" in process.stderr
     assert profile("compare", str(folder), cwd=tmp_path).returncode == 0
     wait_until(lambda: not ours(tmp_path))
 
@@ -204,6 +217,19 @@ def test_a_server_that_answers_nothing_but_errors_is_not_a_success(tmp_path):
     (row, *_) = json.loads(profile("compare", "results", "--format", "json", cwd=tmp_path).stdout)
     assert row["requests_failed"] > 0
     assert row["output_tokens_per_s"] is None
+
+
+def test_more_failures_than_allowed_fail_the_run_and_say_which(tmp_path):
+    fault = ("--set", 'engine.args.faults=[{kind="http_500", every=3}]', "--set", "load.concurrency=4")
+    process = profile("run", *SIM, *QUICK, *fault, "--max-failed", "5%", cwd=tmp_path)
+    assert process.returncode == 1, process.stderr
+    assert "sealed in" in process.stdout
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("failed: ")]
+    assert "http_error" in line
+    assert "0.05" in line
+    assert store.load(folders(tmp_path)[0]).manifest.scenario.max_failed_frac == 0.05
+    tolerant = profile("run", *SIM, *QUICK, *fault, "--max-failed", "0.9", cwd=tmp_path)
+    assert tolerant.returncode == 0, tolerant.stderr
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -239,13 +265,13 @@ def test_a_killed_run_leaves_no_process_and_is_completed_by_resume(tmp_path):
     wait_until(lambda: not ours(tmp_path))
     (folder,) = folders(tmp_path)
     before = store.load(folder).manifest.windows
-    resumed = profile("run", "--resume", str(folder), cwd=tmp_path)
+    resumed = profile("resume", str(folder), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     after = store.load(folder).manifest
     assert after.status == "complete"
     assert after.windows[: len(before)] == before
     assert sorted((w.repeat, w.point.concurrency) for w in after.windows) == [(0, 1), (0, 4), (1, 1), (1, 4)]
-    assert profile("run", "--resume", str(folder), cwd=tmp_path).returncode == 2
+    assert profile("resume", str(folder), cwd=tmp_path).returncode == 2
 
 
 def test_doctor_tells_what_can_be_measured(tmp_path):

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 from itertools import groupby
 
+import msgspec
 import pytest
 
-from profiler.errors import EngineError
-from profiler.measure import describe, schedule, without_secrets
-from profiler.schema import LoadPoint
+from profiler import measure, metrics, prepare, records, store
+from profiler.errors import EngineError, LoadError
+from profiler.measure import Subject, describe, schedule, without_secrets
+from profiler.progress import Quiet
+from profiler.schema import Calibration, ClientAudit, LoadPoint
 from profiler.settings import EngineSettings
+from profiler.windows import WindowView
+from tests import make
 
 ONE, EIGHT = LoadPoint(mode="closed", concurrency=1), LoadPoint(mode="closed", concurrency=8)
 
@@ -54,3 +59,93 @@ def test_how_a_run_ended():
     assert describe(KeyboardInterrupt()) == ("interrupted", "interrupted by the user")
     assert describe(EngineError("vllm died", ["line"])) == ("failed", "vllm died\nline")
     assert describe(ValueError()) == ("failed", "ValueError")
+
+
+RATE = LoadPoint(mode="open", requests_per_s=5.0)
+
+
+@pytest.fixture
+def subject(tmp_path):
+    """A model whose search has had two windows of 50 requests in 10 s, 0.18 s each."""
+    request = prepare.Request(
+        models=("sim",),
+        scenario="smoke",
+        engine="simulated",
+        out=tmp_path,
+        find="capacity",
+        slo={"ttft_p99_s": "500ms"},
+    )
+    found = Subject(prepare.prepare(request), 0)
+    for number in range(2):
+        audit = ClientAudit(cpu_frac=0.1, loop_lag_p99_s=0, send_lag_p99_s=0, chunks=250 * (number + 1))
+        window, requests = make.steady(number, 10.0 + 30 * number, point=RATE, audit=audit)
+        records.write_records(found.writer.records_path(number), requests)
+        found.writer.add(window)
+    yield found
+    found.writer.close()
+
+
+def test_a_search_sees_the_windows_on_disk_each_read_once(subject, monkeypatch):
+    first = subject.probes()
+    assert [(each.point, each.requests, each.completed) for each in first] == [(RATE, 50, 50)] * 2
+    assert subject.held(RATE) == 2
+    monkeypatch.setattr(store.RunResult, "requests", property(lambda _: pytest.fail("read again")))
+    assert subject.probes() == first
+
+
+def test_what_a_search_asks_next_is_held_next(subject):
+    left, slot = next(measure._searched(subject.plan, [subject]))
+    assert left is None
+    assert slot.point.requests_per_s > 5
+    assert (slot.subject, slot.repeat) == (0, 0)
+
+
+def test_the_busiest_window_and_what_streams_in_it(subject):
+    rate, streams = subject.busiest()
+    assert rate == pytest.approx(500 / 10)
+    assert streams == 1  # 5 requests/s of 0.18 s
+
+
+def test_streams_of_an_open_loop_by_littles_law_of_a_closed_one_as_asked(tmp_path):
+    window, requests = make.steady(0, 10.0, point=RATE)
+    long = [msgspec.structs.replace(each, last_ns=each.last_ns + 2 * make.S) for each in requests]
+    table = store.load(make.writer(tmp_path, [(window, long)]).folder).requests
+    assert metrics.in_flight(WindowView(window, table)) == round(5 * 2.18)
+    closed = make.window(0, 10, 20, point=LoadPoint(mode="closed", concurrency=7))
+    assert metrics.in_flight(WindowView(closed, table)) == 7
+
+
+FOUND = Calibration(
+    chunks_per_s=50,
+    concurrency=1,
+    requests=10,
+    chunks=50,
+    ttft_mean_error_frac=0.001,
+    ttft_p99_error_frac=0.002,
+    ttft_mean_error_s=0.0001,
+    itl_mean_error_frac=0.0,
+    itl_p99_error_frac=0.0,
+    server_late_p99_s=0.0,
+    client_cpu_frac=0.01,
+    client_cpu_s_per_chunk=None,
+)
+
+
+def test_the_clients_error_goes_into_the_manifest(subject, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "profiler.calibrate.calibrate", lambda *rate, seconds: asked.append((*rate, seconds)) or FOUND
+    )
+    measure._calibrate([subject], Quiet())
+    assert asked == [(50.0, 1, measure.CALIBRATION_S)]
+    assert subject.writer.manifest.calibration == FOUND
+
+
+def test_a_client_that_cannot_be_calibrated_fails_no_run(subject, monkeypatch):
+    def broken(*_, seconds):
+        raise LoadError("never steady")
+
+    monkeypatch.setattr("profiler.calibrate.calibrate", broken)
+    measure._calibrate([subject], Quiet())
+    assert subject.writer.manifest.calibration is None
+    assert "never steady" in subject.writer.manifest.engine.notes[-1]

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from profiler import metrics, store
-from profiler.schema import ClientAudit, LoadPoint
+from profiler.schema import LoadPoint
+from profiler.settings import Conversation, Share, Workload
 from tests import make
 
 
@@ -210,15 +211,31 @@ def test_energy_over_the_same_window_and_its_absence_explained(tmp_path):
     assert without.reasons["power_w_mean"]
 
 
-def test_a_lagging_client_is_named(tmp_path):
-    audit = ClientAudit(cpu_frac=0.9, loop_lag_p99_s=0.02, send_lag_p99_s=0.015, chunks=10)
-    (point,) = points(tmp_path, [make.steady(0, 10.0, audit=audit)])
-    assert any("client lag" in note and "15.0 ms" in note for note in point.notes)
-
-
 def test_all_requests_of_a_batch_count(tmp_path):
     held, records = make.steady(0, 10.0, point=LoadPoint(mode="batch", concurrency=50))
     together = [msgspec.structs.replace(r, due_ns=10 * make.S - 1) for r in records]
     (point,) = points(tmp_path, [(held, together)])
     assert point.requests_ok == 50
     assert point.estimates["output_tokens_per_s"].value == pytest.approx(25)
+
+
+def test_kinds_of_a_mix_and_turns_of_a_conversation_are_told_apart(tmp_path):
+    held, records = make.steady(0, 10.0)
+    slow = {n: records[n].first_ns + make.S for n in range(0, 50, 5)}
+    mixed = [
+        msgspec.structs.replace(r, share=1, first_ns=slow[n], last_ns=slow[n]) if n in slow else r
+        for n, r in enumerate(records)
+    ]
+    kinds = tuple(Share(name=name, weight=1, input_tokens=10, output_tokens=5) for name in ("quick", "long"))
+    plan = msgspec.structs.replace(make.SCENARIO, workload=Workload(mix=kinds))
+    (point,) = points(tmp_path / "mix", [(held, mixed)], scenario=plan)
+    assert "quick: 40 requests, p50 of TTFT 100 ms, of E2E 0.18 s" in point.notes
+    assert "long: 10 requests, p50 of TTFT 1100 ms, of E2E 1.1 s" in point.notes
+
+    talk = msgspec.structs.replace(
+        make.SCENARIO,
+        workload=Workload(input_tokens=10, output_tokens=5, conversation=Conversation(turns=2)),
+    )
+    turns = [msgspec.structs.replace(r, turn=n % 2) for n, r in enumerate(records)]
+    (point,) = points(tmp_path / "talk", [(held, turns)], scenario=talk)
+    assert [note.split(",")[0] for note in point.notes] == ["turn 1: 25 requests", "turn 2: 25 requests"]

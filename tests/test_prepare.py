@@ -89,24 +89,10 @@ def test_resume_refuses_another_machine_and_a_restart(monkeypatch, tmp_path):
     run = make.writer(tmp_path, [], unix_ns=0, clock_ns=0)
     monkeypatch.setattr(host, "collect", lambda: msgspec.structs.replace(make.HOST, cpu="another"))
     with pytest.raises(InputError, match="another machine"):
-        prepare.resume(run.folder, prepare.Request(models=()))
+        prepare.resume(run.folder)
     monkeypatch.setattr(host, "collect", lambda: make.HOST)
     with pytest.raises(InputError, match="restarted"):
-        prepare.resume(run.folder, prepare.Request(models=()))
-
-
-@pytest.mark.parametrize(
-    ("changes", "telling"),
-    [
-        ({"models": ("m",)}, "leave out"),
-        ({"models": (), "price": "3"}, "leave out"),
-        ({"models": (), "overrides": ("measure.repeats=5",)}, "leave out"),
-    ],
-)
-def test_resume_takes_no_other_wishes(tmp_path, changes, telling):
-    run = make.writer(tmp_path, [])
-    with pytest.raises(InputError, match=telling):
-        prepare.resume(run.folder, prepare.Request(**changes))
+        prepare.resume(run.folder)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +109,30 @@ def test_a_remote_engine_is_not_priced_as_this_machines_gpu(monkeypatch, tmp_pat
     machine(monkeypatch, 1)
     assert plan(tmp_path, "sim", engine="simulated").price is None
     assert plan(tmp_path, "sim", engine="simulated", price="2").price.per == "machine"
+
+
+def test_find_and_limits_are_scenario_fields(tmp_path):
+    found = plan(
+        tmp_path,
+        "sim",
+        engine="simulated",
+        find="capacity",
+        slo={"ttft_p99_s": "500ms", "e2e_p95_s": "2"},
+        max_failed="2%",
+    ).scenario
+    assert found.search.find == "capacity"
+    assert found.slo == {"ttft_p99_s": 0.5, "e2e_p95_s": 2.0}
+    assert found.max_failed_frac == 0.02
+    assert found.load.mode == "open"
+
+
+def test_a_search_over_slots_is_had_by_setting_the_mode(tmp_path):
+    words = ("load.mode=closed", "load.concurrency=2")
+    found = plan(tmp_path, "sim", engine="simulated", find="knee", overrides=words).scenario
+    assert (found.load.mode, found.load.concurrency) == ("closed", (2,))
+
+
+def test_pictures_need_a_server_that_chats(tmp_path):
+    words = ("workload.images.width=64", "workload.images.height=64")
+    with pytest.raises(InputError, match="chat"):
+        plan(tmp_path, "tiny-moe", engine="transformers", overrides=words)

@@ -9,7 +9,7 @@ import sys
 
 from profiler.loadgen.job import Progress
 from profiler.measure import Slot
-from profiler.progress import Clock, label, speed
+from profiler.progress import Clock, label, load_words, speed
 from profiler.schema import LoadPoint
 from tests import make
 
@@ -23,6 +23,17 @@ def test_words():
     )
     assert label("m", SLOT) == "m · concurrency 8 · repeat 2"
     assert speed(progress) == "measuring · 1,234 tokens/s · 7 requests · 2 failed"
+
+
+def test_a_load_is_named_in_its_own_unit():
+    assert load_words(LoadPoint(mode="open", requests_per_s=12.3456)) == "12.35 requests/s"
+    assert load_words(LoadPoint(mode="batch", concurrency=64)) == "batch of 64"
+
+
+def test_a_search_knows_no_time_left():
+    clock = Clock()
+    clock.add(make.window(0, 10, 58))
+    assert clock.left(None) == ""
 
 
 def test_time_left_comes_from_finished_windows():

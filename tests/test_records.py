@@ -1,3 +1,4 @@
+import msgspec
 import pyarrow.parquet as pq
 
 from profiler.records import ROWS_AT_ONCE, read_records, write_records
@@ -25,6 +26,9 @@ def record(index):
         outcome="reset" if failed else "ok",
         error="gone" if failed else None,
         status=None if failed else 200,
+        cached_tokens=None if failed else index,
+        share=index % 3,
+        turn=index % 5,
     )
 
 
@@ -51,3 +55,12 @@ def test_no_records_is_an_empty_table(tmp_path):
     path = tmp_path / "r.parquet"
     assert write_records(path, []) == 0
     assert read_records(path) == []
+
+
+def test_files_from_before_a_column_was_added_are_read(tmp_path):
+    path, old = tmp_path / "r.parquet", tmp_path / "old.parquet"
+    write_records(path, [record(4)])
+    pq.write_table(pq.read_table(path).drop_columns(["cached_tokens", "share", "turn"]), old)
+    (got,) = read_records(old)
+    assert (got.cached_tokens, got.share, got.turn) == (None, 0, 0)
+    assert got == msgspec.structs.replace(record(4), cached_tokens=None, share=0, turn=0)

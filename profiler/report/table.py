@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from profiler.comparison import COLUMNS, NOTE_SEPARATOR, best
+from profiler.comparison import COLUMNS, NOTE_SEPARATOR, best, same_load
 from profiler.store import RunResult
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 NA = "n/a"
+CLIENT_MARK = "⚠"
 FORMATS = ("table", "csv", "md", "json")
 
 
@@ -65,6 +66,27 @@ def _plain(row: Row, column: str) -> str:
     return NA if row[column] is None else str(row[column])
 
 
+def _load(row: Row, column: str) -> str:
+    """A concurrency or rate, marked where the client was the limit."""
+    mark = f" {CLIENT_MARK}" if row["client_bound"] else ""
+    return NA if row[column] is None else _load_figure(row[column]) + mark
+
+
+def _load_figure(value: float) -> str:
+    """Slots as they are, rates to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) and value < 1e4 else f"{value:,.0f}"
+
+
+def load_text(row: Row) -> str:
+    """The load of a row in a sentence: ``64``, ``12.4/s``."""
+    rate = row["load_requests_per_s"]
+    return _load_figure(row["concurrency"]) if rate is None else f"{_load_figure(rate)}/s"
+
+
+def _share(row: Row, column: str) -> str:
+    return NA if row[column] is None else f"{row[column] * 100:.4g}%"
+
+
 def _rate(row: Row, column: str) -> str:
     return with_interval(row, column)
 
@@ -98,7 +120,8 @@ def _run(row: Row, column: str) -> str:
 TELLING = ("scenario", "engine", "weights", "host")
 SHOWN = (
     Shown("scenario", "scenario", _plain),
-    Shown("conc", "concurrency", _plain),
+    Shown("conc", "concurrency", _load),
+    Shown("req/s due", "load_requests_per_s", _load),
     Shown("model", "model", _plain),
     Shown("engine", "engine", _plain),
     Shown("weights from", "weights", _plain),
@@ -110,6 +133,8 @@ SHOWN = (
     Shown("TTFT p99", "ttft_s_p99", _ms, spare=True),
     Shown("ITL p50 ms", "itl_s_p50", _ms, marks_best=True),
     Shown("ITL p99", "itl_s_p99", _ms, spare=True),
+    Shown("goodput req/s", "goodput_requests_per_s", _rate, marks_best=True),
+    Shown("in SLO", "slo_met_frac", _share),
     Shown("weights GiB", "memory_weights_bytes", _gib, spare=True),
     Shown("peak GiB", "memory_peak_bytes", _gib, marks_best=True),
     Shown("W", "power_w_mean", _number, marks_best=True),
@@ -117,6 +142,7 @@ SHOWN = (
     Shown("USD/M out", "usd_per_m_output_tokens", _number, marks_best=True),
     Shown("requests", "requests_ok", _requests),
 )
+WHERE_THERE_IS_ONE = ("concurrency", "load_requests_per_s", "goodput_requests_per_s", "slo_met_frac")
 ROOM_FOR_ALL = 110
 
 
@@ -129,26 +155,23 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
         key=lambda r: (
             scenarios.index(r["scenario"]),
             r["load"],
-            r["concurrency"],
+            r["concurrency"] or 0,
+            r["load_requests_per_s"] or 0.0,
             models.index(r["model"]),
         ),
     )
 
 
-def _group(row: Row) -> tuple[Any, ...]:
-    return row["scenario"], row["load"], row["concurrency"]
-
-
 def _identity(row: Row) -> tuple[Any, ...]:
-    return (*_group(row), row["model"], *(row[column] for column in TELLING))
+    return (*same_load(row), row["model"], *(row[column] for column in TELLING))
 
 
 def _with_relative(rows: Sequence[Row]) -> list[Row]:
     """Adds tokens/s over the first model's at the same load, so that a changing order shows."""
     first: dict[tuple[Any, ...], float | None] = {}
     for row in rows:
-        first.setdefault(_group(row), row["output_tokens_per_s"])
-    return [row | {"relative": _ratio(row["output_tokens_per_s"], first[_group(row)])} for row in rows]
+        first.setdefault(same_load(row), row["output_tokens_per_s"])
+    return [row | {"relative": _ratio(row["output_tokens_per_s"], first[same_load(row)])} for row in rows]
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
@@ -160,6 +183,7 @@ def _chosen(rows: Sequence[Row], width: int) -> list[Shown]:
     left_out = set()
     if all(row["power_w_mean"] is None for row in rows):
         left_out |= {"power_w_mean", "energy_j_per_output_token"}
+    left_out |= {name for name in WHERE_THERE_IS_ONE if all(row[name] is None for row in rows)}
     left_out |= {column for column in TELLING if len({row[column] for row in rows}) < 2}
     if len({_identity(row) for row in rows}) == len(rows):
         left_out.add("run")
@@ -197,7 +221,7 @@ def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL) -> Table:
     for header in headers:
         table.add_column(header, justify="left" if header == "model" else "right", overflow="fold")
     for number, text in enumerate(texts):
-        last = number + 1 == len(rows) or _group(rows[number]) != _group(rows[number + 1])
+        last = number + 1 == len(rows) or same_load(rows[number]) != same_load(rows[number + 1])
         styled = [
             f"[bold]{escape(cell)}★[/bold]" if (number, place) in marked else escape(cell)
             for place, cell in enumerate(text)
@@ -251,8 +275,12 @@ def _status_notes(rows: Sequence[Row]) -> Iterator[str]:
             "a MoE's routing is not a trained router's"
         )
     yield from sorted({f"{row['model']}: {row['status']} run" for row in rows if row["status"] != "complete"})
+    yield from (f"{row['model']} at {load_text(row)}: {row['failures']}" for row in rows if row["failures"])
     yield from (
-        f"{row['model']} at {row['concurrency']}: {row['failures']}" for row in rows if row["failures"]
+        f"{CLIENT_MARK} client: {row['model']} at {load_text(row)} shows the load generator's limit, "
+        f"not the server's: {row['client_bound']}"
+        for row in rows
+        if row["client_bound"]
     )
 
 

@@ -1,0 +1,169 @@
+"""May the figures be believed?  What records, samples and the client's own audit say against them.
+
+Values and one-line notes: was the client the limit, did a cache answer, do the server's counts agree with
+what was counted and sent, were several tokens in a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from profiler import stats
+from profiler.samples import series
+from profiler.schema import Estimate, Window
+from profiler.settings import Scenario
+from profiler.windows import OPEN_MODES, WindowView, request_latency
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Chance hits of a block or two (chat templates, for one) are no sign of a cache at work.
+FRESH_HIT_FRAC = 0.01
+
+
+@dataclass(frozen=True)
+class Client:
+    """The load generator's own part in one load point: the worst of its windows, None where not measured.
+
+    ``bound``: what of its own slowness is in the figures, in words; None: nothing.
+    """
+
+    send_lag_p99_s: float | None = None
+    cpu_frac: float | None = None
+    loop_lag_p99_s: float | None = None
+    bound: str | None = None
+
+
+def client(windows: Sequence[Window]) -> Client:
+    audits = [window.audit for window in windows if window.audit is not None]
+
+    def worst(values: list[float | None]) -> float | None:
+        return max((value for value in values if value is not None), default=None)
+
+    reasons = dict.fromkeys(reason for audit in audits for reason in audit.bound_by)
+    return Client(
+        send_lag_p99_s=worst([audit.send_lag_p99_s for audit in audits]),
+        cpu_frac=worst([audit.cpu_frac for audit in audits]),
+        loop_lag_p99_s=worst([audit.loop_lag_p99_s for audit in audits]),
+        bound="; ".join(reasons) or None,
+    )
+
+
+def first_wave_ttft(steady: Sequence[WindowView]) -> Estimate | None:
+    """Mean TTFT of the requests that were due before the steady window: the start, when all slots (or, in
+    an open loop, an idle server) meet their first requests.  A batch is one wave and has none."""
+    import numpy as np
+
+    waves = []
+    for view in steady:
+        early = view.ok & (view["due_ns"] < view.start)
+        if view.window.point.mode != "batch" and early.any():
+            waves.append(request_latency(view, "ttft_s")[early])
+    if not waves:
+        return None
+    pooled = np.concatenate(waves)
+    if len(waves) == 1:
+        return stats.of_sample(pooled, "requests")
+    found = stats.over_repeats([float(wave.mean()) for wave in waves])
+    return Estimate(found.value, found.low, found.high, len(pooled), "requests")
+
+
+def tokens_per_chunk(steady: Sequence[WindowView]) -> Estimate | None:
+    """Output tokens over arrivals of the measured requests: 1 unless the engine sends several at once."""
+    chunks = sum(int(view.measured[view.arrivals.row].sum()) for view in steady)
+    tokens = sum(int(view["output_tokens"][view.measured].sum()) for view in steady)
+    return Estimate(tokens / chunks, n=chunks, over="chunks") if chunks else None
+
+
+def prefix_cache_hit(steady: Sequence[WindowView], samples: Any, source: str) -> Estimate | None:
+    """The fraction of prompt tokens that came from a prefix cache: by the requests' ``usage`` where it
+    tells, else by the growth of the engine's own counters over the windows, else None."""
+    cached = prompt = told = 0
+    for view in steady:
+        hits, sent = view["cached_tokens"], view["input_tokens"]
+        tells = view.measured & (hits >= 0) & (sent > 0)
+        cached, prompt = cached + int(hits[tells].sum()), prompt + int(sent[tells].sum())
+        told += int(tells.sum())
+    if told:
+        return Estimate(cached / prompt, n=told, over="requests")
+    grown = [_growth(view, samples, source) for view in steady]
+    known = [each for each in grown if each is not None]
+    asked = sum(queries for _, queries in known)
+    return Estimate(sum(hits for hits, _ in known) / asked, n=len(known), over="repeats") if asked else None
+
+
+def _growth(view: WindowView, samples: Any, source: str) -> tuple[float, float] | None:
+    """Tokens hit and looked up in one window; None where the counters were not read, or set back."""
+    found = []
+    for name in ("prefix_cache_hit_tokens", "prefix_cache_query_tokens"):
+        times, values = series(samples, source, name)
+        before, after = times.searchsorted((view.start, view.end), side="right")
+        if before == 0 or after <= before:
+            return None
+        found.append(float(values[after - 1] - values[before - 1]))
+    hits, queries = found
+    return (hits, queries) if 0 <= hits <= queries and queries > 0 else None
+
+
+def meant_fresh(scenario: Scenario) -> bool:
+    """Whether no prompt was meant to find any part of itself in a cache (a trace may hold what it likes)."""
+    work = scenario.workload
+    shared = work.shared_prefix_tokens or work.conversation is not None
+    return not shared and scenario.load.mode != "replay"
+
+
+def offered(steady: Sequence[WindowView]) -> Estimate | None:
+    """Requests due a second in the windows of an open loop, whatever became of them."""
+    rates = [
+        int(view.inside.sum()) / view.span_s
+        for view in steady
+        if view.span_s and view.window.point.mode in OPEN_MODES
+    ]
+    return stats.over_repeats(rates) if rates else None
+
+
+def notes(steady: Sequence[WindowView], scenario: Scenario, hit: Estimate | None) -> Iterator[str]:
+    yield from _chunk_notes(steady)
+    yield from _usage_notes(steady)
+    if hit is not None and hit.value > FRESH_HIT_FRAC and meant_fresh(scenario):
+        yield (
+            f"{hit.value:.0%} of the prompt tokens came from a prefix cache although every prompt was fresh: "
+            "prefill looks cheaper than it is"
+        )
+
+
+def _chunk_notes(steady: Sequence[WindowView]) -> Iterator[str]:
+    beyond = [view.beyond_pieces for view in steady]
+    mean = tokens_per_chunk(steady)
+    if mean and (
+        any((more > 0).any() for more in beyond) or any((view.arrivals.tokens > 1).any() for view in steady)
+    ):
+        yield (
+            f"the engine sent several tokens in one chunk ({mean.value:.2f} on average): "
+            "ITL holds zero gaps, read TPOT beside it"
+        )
+    if any((more < 0).any() for more in beyond):
+        yield "the engine sent some tokens in several pieces: ITL is between pieces, read TPOT beside it"
+    if any(prompts_unknown(view) for view in steady):
+        yield "input tokens n/a: the endpoint does not say how long every prompt was"
+
+
+def _usage_notes(steady: Sequence[WindowView]) -> Iterator[str]:
+    """Requests whose ``usage`` disagrees with what was counted or sent."""
+    for counted, words in (
+        ("output_tokens", "the output tokens counted"),
+        ("input_tokens", "the input tokens sent"),
+    ):
+        both = [(view[counted], view[f"reported_{counted}"], view.measured) for view in steady]
+        wrong = sum(int((ok & (told >= 0) & (ours >= 0) & (told != ours)).sum()) for ours, told, ok in both)
+        if wrong:
+            total = sum(int(ok.sum()) for _, _, ok in both)
+            yield f"usage disagrees with {words} in {wrong:,} of {total:,} requests"
+
+
+def prompts_unknown(view: WindowView) -> bool:
+    """Whether the length of any prompt that counts, or was measured, is not known."""
+    counts: np.ndarray[Any, Any] = view.within(view["first_ns"]) | view.measured
+    return bool((view["input_tokens"][counts] < 0).any())
