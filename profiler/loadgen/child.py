@@ -12,78 +12,43 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 
 import msgspec
-import numpy as np
 
+from profiler.loadgen.audit import Tally
 from profiler.loadgen.decode import decode
 from profiler.loadgen.driver import Driver, Held
-from profiler.loadgen.job import Broken, Finished, LoadJob, Order, Reply, Start, Underway
+from profiler.loadgen.job import Broken, Finished, LoadJob, Met, Order, Reply, Start, Underway
+from profiler.loadgen.meeting import Alone, Meeting
+from profiler.loadgen.session import Setting
 from profiler.records import write_records
-from profiler.schema import ClientAudit, RequestRecord, Window
+from profiler.schema import Window
 
 MAX_LINE_BYTES = 16 << 20
 
 
-def finish(job: LoadJob, held: Held) -> Window:
+def finish(job: LoadJob, held: Held) -> Finished:
     """Decode and write the records of a held window, and sum the window up."""
-    tally = _Tally(held)
-    write_records(job.records_path, tally.through(_decoded(job, held)))
-    start_ns, end_ns = held.steady_start_ns, held.steady_end_ns
-    if job.point.mode == "batch" and held.trouble is None:
-        start_ns, end_ns = tally.first_sent_ns, tally.last_arrival_ns
-    steady = start_ns is not None and end_ns is not None
-    return Window(
+    tally = Tally(held, job.point.mode == "batch")
+    if not held.crowded:
+        records = (decode(exchange, job.endpoint, job.window) for exchange in held.exchanges.read())
+        write_records(job.records_path, tally.through(records))
+    held.exchanges.close()
+    start_ns, end_ns = tally.bounds_ns
+    window = Window(
         index=job.window,
         repeat=job.repeat,
         engine_start=job.engine_start,
         point=job.point,
         opened_ns=held.opened_ns,
-        steady_start_ns=start_ns if steady else None,
-        steady_end_ns=end_ns if steady else None,
+        steady_start_ns=start_ns,
+        steady_end_ns=end_ns,
         closed_ns=held.closed_ns,
-        audit=tally.audit(start_ns, end_ns) if start_ns is not None and end_ns is not None else None,
+        audit=tally.audit(),
         trouble=held.trouble,
     )
-
-
-def _decoded(job: LoadJob, held: Held) -> Iterator[RequestRecord]:
-    """One record after another; the bytes it was read from are let go."""
-    for exchange in held.exchanges:
-        yield decode(exchange, job.endpoint, job.window)
-        exchange.pieces.clear()
-
-
-class _Tally:
-    """Sums over records while they pass by on their way to the file."""
-
-    def __init__(self, held: Held) -> None:
-        self._held = held
-        self._sends: list[tuple[int, int]] = []
-        self._arrivals: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
-        self.first_sent_ns: int | None = None
-        self.last_arrival_ns: int | None = None
-
-    def through(self, records: Iterator[RequestRecord]) -> Iterator[RequestRecord]:
-        for record in records:
-            if record.sent_ns is not None:
-                self._sends.append((record.due_ns, record.sent_ns))
-                self.first_sent_ns = min(record.sent_ns, self.first_sent_ns or record.sent_ns)
-            if record.last_ns is not None:
-                self.last_arrival_ns = max(record.last_ns, self.last_arrival_ns or 0)
-            self._arrivals.append(np.asarray(record.arrivals_ns, dtype=np.int64))
-            yield record
-
-    def audit(self, start_ns: int, end_ns: int) -> ClientAudit:
-        lags = [(sent - due) / 1e9 for due, sent in self._sends if start_ns <= sent < end_ns]
-        chunks = sum(int(((times >= start_ns) & (times <= end_ns)).sum()) for times in self._arrivals)
-        return ClientAudit(
-            cpu_frac=self._held.pulse.cpu_frac(start_ns, end_ns),
-            loop_lag_p99_s=self._held.pulse.lag_p99_s(start_ns, end_ns),
-            send_lag_p99_s=float(np.percentile(lags, 99)) if lags else None,
-            chunks=chunks,
-        )
+    return Finished(window, tally.pace, held.unreachable, held.crowded)
 
 
 class _Child:
@@ -93,6 +58,7 @@ class _Child:
         self._orders = orders
         self._replies = replies
         self._driver: Driver | None = None
+        self._meeting = Meeting(self._say)
 
     async def serve(self) -> None:
         """Until the parent closes our stdin; then the process ends at once, whatever it was doing."""
@@ -100,19 +66,23 @@ class _Child:
         while line := await self._orders.readline():
             order = msgspec.json.decode(line, type=Order)
             if isinstance(order, Start):
-                window = asyncio.ensure_future(self._window(order.job))
+                self._driver = Driver(self._setting(order))
+                window = asyncio.ensure_future(self._window(order.job, self._driver))
+            elif isinstance(order, Met):
+                self._meeting.answer(order)
             elif self._driver is not None:
                 self._driver.cancel()
         if window is not None and not window.done():
             os._exit(1)
 
-    async def _window(self, job: LoadJob) -> None:
+    def _setting(self, order: Start) -> Setting:
+        meeting = self._meeting if order.part.shards > 1 else Alone()
+        return Setting(order.job, lambda progress: self._say(Underway(progress)), order.part, meeting)
+
+    async def _window(self, job: LoadJob, driver: Driver) -> None:
         try:
-            self._driver = Driver(job, lambda progress: self._say(Underway(progress)))
-            held = await self._hold(self._driver)
-            self._driver = None
-            window = await asyncio.to_thread(finish, job, held)
-            self._say(Finished(window, held.unreachable))
+            held = await self._hold(driver)
+            self._say(await asyncio.to_thread(finish, job, held))
         except Exception as error:
             traceback.print_exc()
             self._say(Broken(f"{type(error).__name__}: {error}"))
@@ -149,11 +119,21 @@ def _allow_many_sockets() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class _NoPandas(MetaPathFinder):
+    """pyarrow imports pandas where it can, to write a single number too: 50 MB and 0.3 s for nothing."""
+
+    def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
+        if fullname == "pandas":
+            raise ImportError("the load process does without pandas")
+
+
 def main() -> None:
     """Serve one parent: stdout becomes the reply pipe, anything printed goes to stderr."""
     replies = os.dup(1)
     os.dup2(2, 1)
     _allow_many_sockets()
+    sys.meta_path.insert(0, _NoPandas())
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # gives back what it does not need
     try:
         import uvloop
     except ImportError:

@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from profiler.schema import Endpoint, LoadPoint, Window
-from profiler.settings import Measure, Timeouts, Workload
+from profiler.settings import Load, Measure, Timeouts, Workload
 
 
 class LoadJob(Struct, frozen=True, kw_only=True):
@@ -26,6 +26,17 @@ class LoadJob(Struct, frozen=True, kw_only=True):
     engine_start: int
     records_path: str
     prompt_salt: int = 0
+    load: Load = Load()
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """Which part of a load this process holds: of everything that is numbered (slots, arrivals, requests of
+    a batch) what has the number ``shard``, ``shard + shards``, …  ``may_grow``: more processes are to be had.
+    """
+
+    shard: int = 0
+    shards: int = 1
+    may_grow: bool = False
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -46,22 +57,50 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 class Start(Struct, frozen=True, tag="start"):
     job: LoadJob
+    part: Part = Part()
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
     """Stop the window now, keep its records."""
 
 
+class Met(Struct, frozen=True, tag="met"):
+    """All processes are at this stage: the values they brought, by shard, and an instant just ahead."""
+
+    stage: str
+    at_ns: int
+    values: list[float]
+
+
 class Underway(Struct, frozen=True, tag="underway"):
     progress: Progress
 
 
+class Meet(Struct, frozen=True, tag="meet"):
+    """This process is at this stage and waits for the others."""
+
+    stage: str
+    value: float
+
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """Sums over a window's measured requests: what the client's own slowness has to be small against."""
+
+    ttft_s: float = 0.0
+    requests: int = 0
+    gaps_s: float = 0.0
+    gaps: int = 0
+
+
 class Finished(Struct, frozen=True, tag="finished"):
     """The window was held and its records are written.  ``unreachable``: it was given up with this last
-    error because no connection could be had or kept any more."""
+    error because no connection could be had or kept any more.  ``crowded``: it was given up before it opened
+    because the load is too much for so few processes; nothing is written."""
 
     window: Window
+    pace: Pace = Pace()
     unreachable: str | None = None
+    crowded: bool = False
 
 
 class Broken(Struct, frozen=True, tag="broken"):
@@ -70,5 +109,5 @@ class Broken(Struct, frozen=True, tag="broken"):
     message: str
 
 
-Order = Start | Cancel
-Reply = Underway | Finished | Broken
+Order = Start | Cancel | Met
+Reply = Underway | Meet | Finished | Broken

@@ -2,62 +2,87 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from array import array
 from collections.abc import Callable
 from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from profiler.alarm import Alarm
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TICK_S = 0.01
+TICK_NS = int(TICK_S * 1e9)
 
 
 class Pulse:
-    """Calls ``beat`` every 10 ms of the event loop and notes how late each call was.
+    """Calls ``beat`` every 10 ms of the event loop and notes how late it was.
 
-    uvloop's timers are whole milliseconds: an idle loop is up to 1 ms late here without any stamp being so.
+    A loop that stands still misses ticks; each of them counts with its own lateness, so that percentiles are
+    over time: one stop of 100 ms is ten late ticks (100, 90, … ms), not one.
     """
 
-    def __init__(self, beat: Callable[[int], None]) -> None:
+    def __init__(self, beat: Callable[[int], None], alarm: Alarm) -> None:
         self._beat = beat
+        self._alarm = alarm
+        self._next_ns = 0
+        self._running = False
         self._due_ns: array[int] = array("q")
         self._late_ns: array[int] = array("q")
+        self._seen_ns: array[int] = array("q")
         self._cpu_ns: array[int] = array("q")
-        self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._plan(perf_counter_ns())
+        self._running = True
+        self._note_cpu(perf_counter_ns())
+        self._next_ns = self._seen_ns[0] + TICK_NS
+        self._alarm.at(self._next_ns, self._tick)
 
     def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+        self._running = False
 
     def lag_p99_s(self, start_ns: int, end_ns: int) -> float | None:
-        """99th percentile of the lateness between two times; None without a beat between them."""
+        """99th percentile of the lateness between two times; None without a tick between them."""
         import numpy as np
 
-        due = np.asarray(self._due_ns)
-        late = np.asarray(self._late_ns)[(due >= start_ns) & (due < end_ns)]
+        late = self._late_between(start_ns, end_ns)
         return None if late.size == 0 else float(np.percentile(late, 99)) / 1e9
+
+    def lag_max_s(self, start_ns: int, end_ns: int) -> float | None:
+        """The worst lateness between two times; None without a tick between them."""
+        late = self._late_between(start_ns, end_ns)
+        return None if late.size == 0 else float(late.max()) / 1e9
 
     def cpu_frac(self, start_ns: int, end_ns: int) -> float:
         """CPU time of this process over the time between the beats nearest to the two given times."""
         import numpy as np
 
-        due, late = np.asarray(self._due_ns), np.asarray(self._late_ns)
-        times = due + late
+        times = np.asarray(self._seen_ns)
         first, last = (min(int(np.searchsorted(times, at)), times.size - 1) for at in (start_ns, end_ns))
         if last <= first:
             return 0.0
         return float((self._cpu_ns[last] - self._cpu_ns[first]) / (times[last] - times[first]))
 
-    def _plan(self, now_ns: int) -> None:
-        self._next_ns = now_ns + int(TICK_S * 1e9)
-        self._handle = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+    def _late_between(self, start_ns: int, end_ns: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        import numpy as np
+
+        due = np.asarray(self._due_ns)
+        return np.asarray(self._late_ns)[(due >= start_ns) & (due < end_ns)]
+
+    def _note_cpu(self, now_ns: int) -> None:
+        self._seen_ns.append(now_ns)
+        self._cpu_ns.append(time.process_time_ns())
 
     def _tick(self) -> None:
+        if not self._running:
+            return
         now_ns = perf_counter_ns()
-        self._due_ns.append(self._next_ns)
-        self._late_ns.append(max(0, now_ns - self._next_ns))
-        self._cpu_ns.append(time.process_time_ns())
+        while self._next_ns <= now_ns:
+            self._due_ns.append(self._next_ns)
+            self._late_ns.append(now_ns - self._next_ns)
+            self._next_ns += TICK_NS
+        self._note_cpu(now_ns)
+        self._alarm.at(self._next_ns, self._tick)
         self._beat(now_ns)
-        self._plan(now_ns)

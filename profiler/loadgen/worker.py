@@ -1,70 +1,56 @@
-"""The profiler's side of the load process.
+"""The profiler's side of the load generator.
 
-A child of its own sends, stamps and keeps, so that nothing of ours disturbs it (see
-:mod:`profiler.loadgen.child`).  Both speak JSON lines over the child's stdin and stdout; the API key
-travels nowhere else.  The child lives in a session of its own, so that Ctrl-C does not reach it, and
-ends when its stdin closes, so that it cannot outlive the profiler.
+Children of its own send, stamp and keep, so that nothing of ours disturbs them (see
+:mod:`profiler.loadgen.child`): one, or as many as the load takes.  Both sides speak JSON lines over the
+child's stdin and stdout; the API key travels nowhere else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import select
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO
 
-import msgspec
+from msgspec import structs
 
 from profiler.errors import EngineError, LoadError
-from profiler.loadgen.job import Broken, Cancel, Finished, LoadJob, Order, Progress, Reply, Start
+from profiler.loadgen.audit import merged_window
+from profiler.loadgen.crew import Crew, LoadProcess, merge_parts, part_path
+from profiler.loadgen.job import Finished, LoadJob, Part, Progress, Start
 from profiler.schema import Window
 
 CHECK_EVERY_S = 0.25
 CANCEL_PATIENCE_S = 30.0
-EXIT_PATIENCE_S = 5.0
-STDERR_LINES = 15
+BUSY_FRAC = 0.5  # above it a load process gets help
+SALT_STEP = 1 << 40  # far beyond any salt a run has of itself
 
 
 class LoadWorker:
-    """Owns one load process; a context manager.  Windows are run one after another."""
+    """Owns the load processes; a context manager.  Windows are run one after another.
+
+    Where the job does not say how many processes hold its load, one begins.  When its warm-up, or the last
+    window where there is no warm-up to tell by, took more than half a core, the load is started anew (with
+    fresh prompts) with twice as many, and stays with them.
+    """
 
     def __init__(self) -> None:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
-        self._child: subprocess.Popen[bytes] | None = None
-        self._pending = b""
+        self._processes: list[LoadProcess] = []
+        self._wanted = 1
+        self._restarts = 0
 
     def __enter__(self) -> LoadWorker:
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "profiler.loadgen.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            start_new_session=True,
-        )
+        self._processes = [LoadProcess()]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        child = self._running()
-        assert child.stdin is not None
-        assert child.stdout is not None
-        with contextlib.suppress(OSError):
-            child.stdin.close()
-        try:
-            child.wait(EXIT_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        child.stdout.close()
-        self._stderr.close()
+        for process in self._processes:
+            process.dismiss()
+        for process in self._processes:
+            process.close()
 
     def run(self, job: LoadJob, on_progress: Callable[[Progress], None], check: Callable[[], None]) -> Window:
         """Hold one load point once; its records are in ``job.records_path`` on return.
@@ -72,79 +58,83 @@ class LoadWorker:
         ``check`` is called some four times a second.  Whatever it raises (and KeyboardInterrupt) ends
         the window early: the records so far are written, then it is raised again.  EngineError when the
         window was given up because the endpoint could not be reached any more; its records are written
-        too.  LoadError when the load process itself fails.
+        too.  LoadError when a load process itself fails.
         """
-        self._tell(Start(job))
-        try:
-            finished = self._follow(on_progress, check, math.inf)
-        except LoadError:
-            raise
-        except BaseException:
-            self._cancel()
-            raise
-        if finished.unreachable is not None:
-            check()  # an engine of ours that died knows more about it
-            raise EngineError(
-                f"the endpoint at {job.endpoint.base_url} stopped answering: {finished.unreachable}"
-            )
-        return finished.window
-
-    def _follow(
-        self, on_progress: Callable[[Progress], None], check: Callable[[], None], end_s: float
-    ) -> Finished:
-        checked_s = 0.0
         while True:
-            for reply in self._replies():
-                if isinstance(reply, Finished):
-                    return reply
-                if isinstance(reply, Broken):
-                    raise LoadError(f"the load generator failed: {reply.message}")
-                on_progress(reply.progress)
+            most = most_processes(job)
+            count = min(most, job.load.processes or self._wanted)
+            part = Part(shards=count, may_grow=job.load.processes is None and 2 * count <= most)
+            finished = self._hold(self._salted(job), part, on_progress, check)
+            if not any(each.crowded for each in finished):
+                break
+            self._wanted = 2 * count
+            self._restarts += 1
+        window = merged_window([each.window for each in finished], [each.pace for each in finished])
+        if part.may_grow and window.audit is not None and window.audit.cpu_frac > BUSY_FRAC:
+            self._wanted = 2 * count
+        lost = next((each.unreachable for each in finished if each.unreachable is not None), None)
+        if lost is not None:
+            check()  # an engine of ours that died knows more about it
+            raise EngineError(f"the endpoint at {job.endpoint.base_url} stopped answering: {lost}")
+        return window
+
+    def _salted(self, job: LoadJob) -> LoadJob:
+        """What was sent before a load was started anew must not be sent again: a cache would know it."""
+        return structs.replace(job, prompt_salt=job.prompt_salt + self._restarts * SALT_STEP)
+
+    def _hold(
+        self, job: LoadJob, part: Part, on_progress: Callable[[Progress], None], check: Callable[[], None]
+    ) -> list[Finished]:
+        """Hold the load with this many processes; what each of them says at its end."""
+        processes = self._team(part.shards)
+        crew = Crew(processes, on_progress)
+        try:
+            for shard, process in enumerate(processes):
+                path = job.records_path if part.shards == 1 else str(part_path(job.records_path, shard))
+                own = structs.replace(part, shard=shard)
+                process.tell(Start(structs.replace(job, records_path=path), own))
+            self._follow(crew, check, math.inf)
+        except BaseException:
+            self._end(crew)
+            raise
+        finally:
+            if part.shards > 1:
+                merge_parts(job.records_path, part.shards)
+        for failure in crew.failures.values():
+            raise failure
+        return [crew.finished[shard] for shard in range(part.shards)]
+
+    def _team(self, count: int) -> list[LoadProcess]:
+        if not self._processes:
+            raise LoadError("the load process was not started: use LoadWorker in a with statement")
+        while len(self._processes) < count:
+            self._processes.append(LoadProcess())
+        return self._processes[:count]
+
+    def _follow(self, crew: Crew, check: Callable[[], None], end_s: float) -> None:
+        checked_s = 0.0
+        while not crew.is_done:
+            crew.follow(CHECK_EVERY_S)
             now_s = time.monotonic()
             if now_s > end_s:
                 raise LoadError("the load generator did not stop in time")
-            if now_s - checked_s >= CHECK_EVERY_S:
+            if now_s - checked_s >= CHECK_EVERY_S and not crew.is_done:
                 checked_s = now_s
                 check()
 
-    def _cancel(self) -> None:
+    def _end(self, crew: Crew) -> None:
+        """Cancel the window and wait until its records are written."""
+        crew.mute()
+        crew.cancel()
         try:
-            self._tell(Cancel())
-            self._follow(lambda _: None, lambda: None, time.monotonic() + CANCEL_PATIENCE_S)
+            self._follow(crew, lambda: None, time.monotonic() + CANCEL_PATIENCE_S)
         except LoadError:
-            self._running().kill()
+            crew.kill_rest()
 
-    def _tell(self, order: Order) -> None:
-        child = self._running()
-        assert child.stdin is not None
-        try:
-            child.stdin.write(msgspec.json.encode(order) + b"\n")
-            child.stdin.flush()
-        except OSError:
-            raise self._died() from None
 
-    def _replies(self) -> list[Reply]:
-        """What the child said, waiting at most until the next check is due."""
-        child = self._running()
-        assert child.stdout is not None
-        descriptor = child.stdout.fileno()
-        if not select.select([descriptor], [], [], CHECK_EVERY_S)[0]:
-            return []
-        data = os.read(descriptor, 1 << 16)
-        if not data:
-            raise self._died()
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        return [msgspec.json.decode(line, type=Reply) for line in lines]
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._child is None:
-            raise LoadError("the load process was not started: use LoadWorker in a with statement")
-        return self._child
-
-    def _died(self) -> LoadError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._running().wait(EXIT_PATIENCE_S)
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").splitlines()[-STDERR_LINES:]
-        code = self._running().poll()
-        return LoadError("\n".join([f"the load process died (exit code {code})", *lines]))
+def most_processes(job: LoadJob) -> int:
+    """How many processes may hold this load: half of the cores when nobody said how many, the rest is for
+    the engine; and no more than there are slots."""
+    slots = job.point.concurrency or 1 << 30
+    wanted = job.load.processes or max(1, len(os.sched_getaffinity(0)) // 2)
+    return min(slots, wanted)

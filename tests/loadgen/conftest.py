@@ -11,7 +11,7 @@ import pytest
 from profiler.engines.simulated import command
 from profiler.loadgen.job import LoadJob
 from profiler.schema import Endpoint, LoadPoint
-from profiler.settings import Measure, Timeouts, Workload
+from profiler.settings import Load, Measure, Timeouts, Workload
 
 
 @pytest.fixture
@@ -36,18 +36,23 @@ def simulated():
 def job(tmp_path):
     """A small job against an endpoint, any field replaced."""
 
-    def make(endpoint, *, concurrency=2, mode="closed", n_in=8, n_out=8, timeouts=None, window=0, **measure):
-        settings = {"warmup_s": 0.1, "window_s": 0.5, "min_requests": 1, "max_window_s": 5.0} | measure
+    def make(endpoint, *, concurrency=2, mode="closed", n_in=8, n_out=8, timeouts=None, window=0, **more):
+        load = Load(mode=mode, **(more.pop("load", {}) | {"concurrency": (concurrency,)}))
+        rate = more.pop("rate", None)
+        workload = {"input_tokens": n_in, "output_tokens": n_out} | more.pop("workload", {})
+        settings = {"warmup_s": 0.1, "window_s": 0.5, "min_requests": 1, "max_window_s": 5.0} | more
+        slots = concurrency if mode in ("closed", "batch") else None
         return LoadJob(
             endpoint=endpoint,
-            workload=Workload(input_tokens=n_in, output_tokens=n_out),
-            point=LoadPoint(mode=mode, concurrency=concurrency),
+            workload=Workload(**workload),
+            point=LoadPoint(mode=mode, concurrency=slots, requests_per_s=rate),
             measure=Measure(**settings),
             timeouts=timeouts or Timeouts(connect_s=2, first_token_s=2, gap_s=2, total_s=10),
             window=window,
             repeat=0,
             engine_start=0,
             records_path=str(tmp_path / f"window-{window}.parquet"),
+            load=load,
         )
 
     return make

@@ -14,18 +14,20 @@ from profiler.engines.simulated import law, parse
 from profiler.loadgen.client import Connection
 from profiler.loadgen.decode import decode
 from profiler.loadgen.driver import Driver
+from profiler.loadgen.session import Setting
 from profiler.settings import Timeouts
 
 QUICK = Timeouts(connect_s=1, first_token_s=0.4, gap_s=0.4, total_s=5)
 
 
 async def hold(job, reports=None, act=None):
-    driver = Driver(job, (reports if reports is not None else []).append)
+    driver = Driver(Setting(job, (reports if reports is not None else []).append))
     if act is not None:
         asyncio.get_running_loop().call_later(*act(driver))
     async with asyncio.timeout(20):
         held = await driver.hold()
-    records = [decode(exchange, job.endpoint, job.window) for exchange in held.exchanges]
+    records = [decode(exchange, job.endpoint, job.window) for exchange in held.exchanges.read()]
+    held.exchanges.close()
     return held, records
 
 
@@ -296,8 +298,8 @@ async def test_request_whose_connection_is_being_reopened_is_waited_for(simulate
     original_end = Connection._end
 
     def end_and_close(self, stamp_ns):
-        original_end(self, stamp_ns)
         self.close()
+        original_end(self, stamp_ns)
 
     monkeypatch.setattr(Connection, "open", slow_open)
     monkeypatch.setattr(Connection, "_end", end_and_close)

@@ -4,12 +4,14 @@ from time import perf_counter_ns
 
 import pytest
 
+from profiler.alarm import Alarm
 from profiler.loadgen.pulse import Pulse
 
 
 async def run(seconds, disturb=None):
     beats = []
-    pulse = Pulse(beats.append)
+    alarm = Alarm()
+    pulse = Pulse(beats.append, alarm)
     start = perf_counter_ns()
     pulse.start()
     while perf_counter_ns() - start < seconds * 1e9:
@@ -18,6 +20,7 @@ async def run(seconds, disturb=None):
         await asyncio.sleep(0.005)
     end = perf_counter_ns()
     pulse.stop()
+    alarm.close()
     return pulse, beats, start, end
 
 
@@ -31,6 +34,14 @@ async def test_an_idle_loop_is_on_time_and_costs_little():
 async def test_a_blocked_loop_shows():
     pulse, _, start, end = await run(0.5, lambda: time.sleep(0.06))
     assert 0.03 < pulse.lag_p99_s(start, end) < 0.3
+
+
+async def test_one_long_stop_counts_for_all_the_time_it_took():
+    """0.2 s of 1 s: a fifth of the time is late, though the loop was late only once."""
+    stops = iter([0.2])
+    pulse, _, start, end = await run(1.0, lambda: time.sleep(next(stops, 0)))
+    assert 0.1 < pulse.lag_p99_s(start, end) <= pulse.lag_max_s(start, end) < 0.4
+    assert pulse.lag_p99_s(start + 300_000_000, end) < 0.1
 
 
 async def test_cpu_time_shows():

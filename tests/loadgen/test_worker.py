@@ -212,7 +212,7 @@ def test_unwritable_records_are_a_load_error_and_the_worker_lives_on(worker, sim
 
 def test_killed_load_process_is_a_load_error_with_its_last_words(simulated, job):
     with LoadWorker() as worker:
-        child = worker._running()
+        child = worker._processes[0].popen
         with pytest.raises(LoadError, match="load process died"):
             worker.run(job(simulated(), window_s=30.0), ignore, child.kill)
 
@@ -226,7 +226,7 @@ def test_child_is_its_own_session_and_never_shows_the_key(simulated, job):
     import msgspec
 
     with LoadWorker() as worker:
-        child = psutil.Process(worker._running().pid)
+        child = psutil.Process(worker._processes[0].popen.pid)
         assert os.getsid(child.pid) == child.pid
         endpoint = msgspec.structs.replace(simulated(), api_key="very-secret")
         seen = []
@@ -253,7 +253,7 @@ def test_no_orphan_when_the_profiler_is_killed(simulated, job, tmp_path, busy):
         "from profiler.loadgen.job import LoadJob\n"
         f"job = msgspec.json.decode(pathlib.Path({str(plan)!r}).read_bytes(), type=LoadJob)\n"
         "with LoadWorker() as worker:\n"
-        "    print(worker._running().pid, flush=True)\n"
+        "    print(worker._processes[0].popen.pid, flush=True)\n"
         f"    {'worker.run(job, lambda _: None, lambda: None)' if busy else 'time.sleep(60)'}\n"
     )
     profiler = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
