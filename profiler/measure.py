@@ -184,6 +184,7 @@ class Subject:
         self._engine: RunningEngine | None = None
         self._stack: ExitStack | None = None
         self._probes: list[Probe] = []
+        self._probed = plan.probed[number] if plan.probed else None
         before = plan.resumed[number] if plan.resumed else None
         self.writer = (
             store.RunWriter.reopen(before)
@@ -256,7 +257,8 @@ class Subject:
         with ExitStack() as stack:
             engine = stack.enter_context(open_engine(self.settings, self.model, self.writer.folder, report))
             if engine.facts.kind == "endpoint":
-                engine = replace(engine, endpoint=probe_endpoint(engine.endpoint, PROBE_TIMEOUT_S))
+                found = self._probed or probe_endpoint(engine.endpoint, PROBE_TIMEOUT_S)
+                engine = replace(engine, endpoint=found)
             on_gpu = engine.facts.device == "cuda"
             sampler = stack.enter_context(
                 Sampler(self.writer.samples_path, engine.facts.gpus if on_gpu else ())

@@ -17,7 +17,7 @@ from profiler.engines import Kind, check_engine, choose_kind, open_engine
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
 from profiler.loadgen.probe import probe_endpoint
-from profiler.schema import Gpu, Host, Model, Price
+from profiler.schema import Endpoint, Gpu, Host, Model, Price
 from profiler.settings import EngineSettings, Scenario, Search
 from profiler.store import RunResult
 
@@ -51,7 +51,8 @@ class Request:
 class Plan:
     """All that is decided before anything starts; ``settings[i]`` belongs to ``models[i]``.
 
-    ``resumed`` holds the interrupted runs to go on with, one a model, or is empty.
+    ``resumed`` holds the interrupted runs to go on with, one a model, or is empty; so is ``probed`` unless
+    the models are served already, and these endpoints were asked how they talk.
     """
 
     scenario: Scenario
@@ -62,6 +63,7 @@ class Plan:
     exclusive: bool
     price: Price | None = None
     resumed: tuple[RunResult, ...] = ()
+    probed: tuple[Endpoint, ...] = ()
     notes: tuple[str, ...] = ()
     group: str = field(default_factory=lambda: secrets.token_hex(4))
 
@@ -85,7 +87,8 @@ def prepare(request: Request) -> Plan:
     if not request.models and what.engine.kind != "endpoint":
         raise InputError("which model? give --model NAME (`profile list models` shows what is known)")
     machine = host.collect()
-    chosen = _models(request, what.engine)
+    probed = _probed(request, what.engine)
+    chosen = tuple(models.remote(each.model) for each in probed) or _models(request, what.engine)
     kind = choose_kind(what.engine)
     price = _price(request.price, machine.gpus if kind in LAUNCHED else ())
     settings = tuple(_settings(model, what, kind, machine) for model in chosen)
@@ -98,6 +101,7 @@ def prepare(request: Request) -> Plan:
         out=request.out,
         exclusive=_exclusive(what, kind, machine, chosen, settings),
         price=price,
+        probed=probed,
         notes=_notes(what, kind, machine, chosen, settings),
     )
 
@@ -216,23 +220,25 @@ def _overrides(request: Request) -> list[str]:
 
 
 def _models(request: Request, engine: EngineSettings) -> tuple[Model, ...]:
-    """Endpoints and the simulated engine serve names of their own; all others are resolved."""
-    if engine.kind == "endpoint":
-        return tuple(_served(engine, name) for name in request.models or ("",))
+    """The simulated engine serves names of its own; all others are resolved."""
     if engine.kind == "simulated":
         return tuple(models.remote(name) for name in request.models)
     return tuple(models.resolve(name, request.weights) for name in request.models)
 
 
-def _served(engine: EngineSettings, name: str) -> Model:
-    """Ask the endpoint, before anything else, whether it is there and serves this model ("" its only one)."""
-    model = Model(name=name, weights="remote")
+def _probed(request: Request, engine: EngineSettings) -> tuple[Endpoint, ...]:
+    """Ask a server that is already running whether it serves these models; none named: its only one."""
+    if engine.kind != "endpoint":
+        return ()
+    return tuple(_as_it_is(engine, name) for name in request.models or ("",))
+
+
+def _as_it_is(engine: EngineSettings, name: str) -> Endpoint:
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_engine(engine, model, Path(folder), lambda _: None) as running,
+        open_engine(engine, Model(name=name, weights="remote"), Path(folder), lambda _: None) as running,
     ):
-        found = probe_endpoint(running.endpoint, PROBE_TIMEOUT_S)
-    return models.remote(found.model)
+        return probe_endpoint(running.endpoint, PROBE_TIMEOUT_S)
 
 
 def _exclusive(

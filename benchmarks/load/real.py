@@ -1,7 +1,7 @@
 """The load generator beside two other witnesses on a real vLLM server: the server's own histograms, and
 `vllm bench serve`.
 
-    python benchmarks/load/real.py [--concurrency 8] [--requests 48] [--rounds 3]
+    python benchmarks/load/real.py [--concurrency 8] [--requests 48] [--rounds 3] [--peers FOLDER]
 
 Starts vLLM (the build that is installed, CPU or CUDA) with the tiny MoE on random weights and a made-up
 tokenizer, without which `vllm bench serve` has nothing to send.  Each round holds the same load with each
@@ -11,8 +11,8 @@ the means of exactly the requests of that round, first waves and cancelled ones 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from common import table
+from peer_run import run
+from peer_tools import Case, VllmBench, VllmRust, make_tokenizer
 
 from profiler.engines.process import free_port
 from profiler.loadgen.job import LoadJob
@@ -41,19 +41,14 @@ HISTOGRAMS = {
     "e2e_mean_s": "vllm:e2e_request_latency_seconds",
 }
 INPUT_TOKENS, OUTPUT_TOKENS = 32, 48
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def model_folder(folder: Path) -> Path:
-    """The tiny MoE's config with a tokenizer of one word an id."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    config = json.loads((ROOT / "profiler/catalog/tiny/tiny-moe.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config))
-    words = {f"w{number}": number for number in range(config["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
+    """The tiny MoE's config beside the benchmarks' made-up tokenizer."""
+    make_tokenizer(folder)
+    config = ROOT / "profiler/catalog/tiny/tiny-moe.json"
+    (folder / "config.json").write_bytes(config.read_bytes())
     return folder
 
 
@@ -145,3 +140,59 @@ def ours(worker: LoadWorker, port: int, concurrency: int, requests: int, number:
         "requests": len(records),
         "tokens_per_s": sum(tokens) / (window.steady_end_ns - window.steady_start_ns) * 1e9,
     }
+
+
+def theirs(tool: VllmBench, port: int, concurrency: int, requests: int) -> dict[str, float | None]:
+    """What `vllm bench serve` says of as many requests."""
+    case = Case(port, "tiny-moe", requests, OUTPUT_TOKENS, concurrency, input_tokens=INPUT_TOKENS)
+    found = run(tool, case, 300, pinned=False)
+    return {
+        "ttft_mean_s": found["ttft_mean_s"],
+        "itl_mean_s": found["itl_mean_s"],
+        "requests": found["requests_ok"],
+        "tokens_per_s": found["output_tokens_per_s"],
+    }
+
+
+def row(number: int, name: str, said: dict[str, float | None], seen: dict[str, float]) -> dict[str, object]:
+    """One tool's means beside those of the server's histograms over the same stretch, in ms."""
+    shown: dict[str, object] = {"round": number, "tool": name, "requests": said["requests"]}
+    shown["seen by server"] = seen["requests"]
+    for metric in HISTOGRAMS:
+        ours_s, server_s = said.get(metric), seen[metric]
+        shown[f"{metric.removesuffix('_mean_s').upper()} ms"] = None if ours_s is None else ours_s * 1e3
+        shown[f"(server's {metric.removesuffix('_mean_s').upper()})"] = server_s * 1e3
+    shown["tokens/s"] = said["tokens_per_s"]
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", type=Path, default=os.environ.get("PEERS"))
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, LoadWorker() as worker:
+        folder = model_folder(Path(name))
+        tools = [kind(options.peers and Path(options.peers), folder) for kind in (VllmBench, VllmRust)]
+        present = [tool for tool in tools if tool.program()]
+        with server(folder) as port:
+            ours(worker, port, options.concurrency, options.concurrency, options.rounds)  # it warms up
+            for number in range(options.rounds):
+                before = histograms(port)
+                said = ours(worker, port, options.concurrency, options.requests, number)
+                after = histograms(port)
+                rows.append(row(number, "ours", said, between(before, after)))
+                for tool in present:
+                    before = histograms(port)
+                    heard = theirs(tool, port, options.concurrency, options.requests)
+                    rows.append(row(number, tool.name, heard, between(before, histograms(port))))
+    print(table("Means over all requests of a round, first waves included", rows))
+
+
+if __name__ == "__main__":
+    main()
