@@ -22,7 +22,7 @@ from profiler.loadgen.job import LoadJob
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
 from profiler.schema import Calibration, Endpoint, LoadPoint, RequestRecord, Window
-from profiler.settings import Measure, Timeouts, Workload
+from profiler.settings import Load, Measure, Timeouts, Workload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,6 +117,7 @@ def _job(server: Metronome, concurrency: int, tokens: int, seconds: float, path:
         endpoint=Endpoint(base_url=address, model=server.model, vocab_size=32_000),
         workload=Workload(input_tokens=INPUT_TOKENS, output_tokens=tokens),
         point=LoadPoint(mode="closed", concurrency=concurrency),
+        load=Load(processes=1),
         measure=Measure(
             warmup_s=0.3, window_s=seconds, min_requests=FEWEST_REQUESTS, max_window_s=5 * seconds
         ),
@@ -162,6 +163,7 @@ def summary(seen: Seen) -> Calibration:
     enough = min(seen.ttft_s.size, ttft_s.size) >= FEWEST_REQUESTS
     enough_gaps = min(seen.gaps_s.size, gaps_s.size) >= FEWEST_GAPS
     late_s = seen.truth.late_s()
+    cpu_frac = audit.cpu_frac if audit is not None else None
     return Calibration(
         chunks_per_s=chunks / length_s,
         concurrency=window.point.concurrency or 0,
@@ -173,10 +175,8 @@ def summary(seen: Seen) -> Calibration:
         itl_mean_error_frac=_error_frac(np.mean, seen.gaps_s, gaps_s) if enough_gaps else None,
         itl_p99_error_frac=_error_frac(_p99, seen.gaps_s, gaps_s) if enough_gaps else None,
         server_late_p99_s=_p99(late_s) if late_s.size else None,
-        client_cpu_frac=audit.cpu_frac if audit is not None else None,
-        client_cpu_s_per_chunk=audit.cpu_frac * audit.processes * length_s / chunks
-        if audit and chunks
-        else None,
+        client_cpu_frac=cpu_frac,
+        client_cpu_s_per_chunk=cpu_frac * length_s / chunks if cpu_frac is not None and chunks else None,
     )
 
 

@@ -205,9 +205,11 @@ def _say_kept(out: Path, group: str) -> None:
 
     kept = store.group(out, group)
     windows = sum(len(run.manifest.windows) for run in kept)
-    if windows:
+    cut_short = any(run.manifest.cut_short for run in kept)
+    if windows or cut_short:
         folders = " ".join(str(run.folder) for run in kept)
-        _say(f"kept {windows} finished windows in {folders}")
+        rest = ", and the requests of the one that was under way," if cut_short else ""
+        _say(f"kept {windows} finished windows{rest} in {folders}")
         _say(f"go on with: profile resume {kept[0].folder}")
 
 

@@ -195,7 +195,8 @@ class Subject:
     def _manifest(self, number: int) -> Manifest:
         plan = self.plan
         utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        digest = scenario.digest(plan.scenario)
+        asked = replace_struct(plan.scenario, engine=without_secrets(plan.scenario.engine))
+        digest = scenario.digest(asked)
         own = hashlib.sha256(f"{digest} {plan.group} {number}".encode()).hexdigest()
         return Manifest(
             schema_version=SCHEMA_VERSION,
@@ -207,7 +208,7 @@ class Subject:
             utc=utc,
             unix_ns=time.time_ns(),
             clock_ns=time.perf_counter_ns(),
-            scenario=replace_struct(plan.scenario, engine=without_secrets(plan.scenario.engine)),
+            scenario=asked,
             scenario_hash=digest,
             model=self.model,
             settings=without_secrets(self.settings),
@@ -284,7 +285,7 @@ class Subject:
         engine = self._engine
         if engine is None:
             raise LoadError("a window needs a running engine")
-        index = len(self.writer.manifest.windows)
+        index = self.writer.next_index
         job = LoadJob(
             endpoint=self._spoken_to(engine.endpoint),
             workload=self.plan.scenario.workload,
@@ -298,8 +299,13 @@ class Subject:
             records_path=str(self.writer.records_path(index)),
             prompt_salt=self.plan.prompt_salt if engine.facts.kind == "endpoint" else 0,
         )
-        window = worker.run(job, on_progress, engine.check)
-        engine.check()
+        try:
+            window = worker.run(job, on_progress, engine.check)
+            engine.check()
+        except BaseException:
+            if worker.cut_short is not None:
+                self.writer.add_cut_short(worker.cut_short)
+            raise
         self.writer.add(window)
         return window
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import tempfile
 import time
@@ -16,6 +17,7 @@ from profiler import catalog, cost, fit, host, models, scenario, store
 from profiler.engines import Kind, check_engine, choose_kind, open_engine
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
+from profiler.loadgen.pool import most_connections
 from profiler.loadgen.probe import probe_endpoint
 from profiler.schema import Endpoint, Gpu, Host, Model, Price
 from profiler.settings import EngineSettings, Scenario, Search
@@ -52,7 +54,8 @@ class Plan:
     """All that is decided before anything starts; ``settings[i]`` belongs to ``models[i]``.
 
     ``resumed`` holds the interrupted runs to go on with, one a model, or is empty; so is ``probed`` unless
-    the models are served already, and these endpoints were asked how they talk.
+    the models are served already, and these endpoints were asked how they talk.  ``prompt_salt`` sets the
+    prompts apart from those an endpoint may still hold in its prefix cache, of a run resumed among them.
     """
 
     scenario: Scenario
@@ -66,11 +69,7 @@ class Plan:
     probed: tuple[Endpoint, ...] = ()
     notes: tuple[str, ...] = ()
     group: str = field(default_factory=lambda: secrets.token_hex(4))
-
-    @property
-    def prompt_salt(self) -> int:
-        """Sets this run's prompts apart from those an endpoint may still hold in its prefix cache."""
-        return int(self.group, 16)
+    prompt_salt: int = field(default_factory=lambda: secrets.randbits(32))
 
     @property
     def repeats(self) -> int:
@@ -84,6 +83,7 @@ def prepare(request: Request) -> Plan:
     """
     what = scenario.load(request.scenario, _overrides(request))
     _check_words(request)
+    _check_connections(what)
     if not request.models and what.engine.kind != "endpoint":
         raise InputError("which model? give --model NAME (`profile list models` shows what is known)")
     machine = host.collect()
@@ -142,6 +142,7 @@ def resume(folder: Path) -> Plan:
         raise InputError(f"{folder} is complete; nothing is left to resume")
     around = store.group(folder.absolute().parent, run.manifest.group)
     group = [each for each in around if each.manifest.status != "complete"]
+    _check_same_plan(run)
     machine = host.collect()
     _check_same_machine(run, machine)
     first = run.manifest
@@ -158,6 +159,14 @@ def resume(folder: Path) -> Plan:
     )
 
 
+def _check_same_plan(run: RunResult) -> None:
+    """A trace is named in the manifest, not held in it."""
+    plan = run.manifest.scenario
+    if scenario.digest(plan) != run.manifest.scenario_hash:
+        what = f"its trace {plan.load.trace}" if plan.load.trace else "its plan"
+        raise InputError(f"{run.folder}: {what} is not what it was when this run began; measure it anew")
+
+
 def _check_same_machine(run: RunResult, machine: Host) -> None:
     differing = differences(run.manifest.host, machine)
     if differing:
@@ -166,6 +175,18 @@ def _check_same_machine(run: RunResult, machine: Host) -> None:
     boot_now = time.time_ns() - time.perf_counter_ns()
     if abs(boot_now - boot_then) > BOOT_TOLERANCE_NS:
         raise InputError(f"{run.folder} was begun before this machine restarted; measure it anew")
+
+
+def _check_connections(what: Scenario) -> None:
+    """A slot needs a connection of its own, and a connection is an open file."""
+    for point in scenario.points(what):
+        each = math.ceil((point.concurrency or 0) / (what.load.processes or 1))
+        if each > most_connections():
+            raise InputError(
+                f"load: {point.concurrency} requests at once need as many open files, a process may have "
+                f"{most_connections()}; raise the limit (ulimit -n) or spread them: --set load.processes="
+                f"{math.ceil((point.concurrency or 0) / most_connections())}"
+            )
 
 
 def _check_words(request: Request) -> None:

@@ -186,7 +186,7 @@ class ClientAudit(Struct, frozen=True, kw_only=True):
     ``bound_by`` says in words what of the client's own slowness is in the window's figures; empty: nothing.
     """
 
-    cpu_frac: float
+    cpu_frac: float | None
     loop_lag_p99_s: float | None
     send_lag_p99_s: float | None
     chunks: int
@@ -280,7 +280,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """``manifest.json``: written last, so that its presence says the run is whole.
 
     ``group`` is shared by runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one instant on
-    the calendar and on the monotonic clock.  ``engine`` describes the first start, ``starts_s`` times each.
+    the calendar and on the monotonic clock.  ``cut_short``: windows that something ended early; their
+    requests are kept, no figure is made of them.  ``engine`` describes the first start, ``starts_s`` times
+    each.
     """
 
     schema_version: int
@@ -305,6 +307,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     starts_s: tuple[float, ...] = ()
     price: Price | None = None
     calibration: Calibration | None = None
+    cut_short: tuple[Window, ...] = ()
 
 
 # ---------------------------------------------------------------------------------- what is derived

@@ -70,7 +70,9 @@ def found(run: RunResult) -> Found:
     if result.level is None:
         return result
     held = {each.point for each in result.level.probes}
-    views = [WindowView(w, run.requests) for w in run.manifest.windows if w.point in held]
+    at = [window for window in run.manifest.windows if window.point in held]
+    fair = [window for window in at if not (window.audit and window.audit.bound_by)]
+    views = [WindowView(window, run.requests) for window in fair or at]
     wanted = slo.limits(run.manifest.scenario.slo)
     return dataclasses.replace(result, judged=slo.judge(views, wanted))
 

@@ -121,13 +121,14 @@ def late(view: WindowView, limit: Limit) -> Late:
     """The window's late requests, failed ones included; of gaps, their late share of as many requests."""
     import numpy as np
 
+    n_failed = int((_asked(view) & ~view.ok).sum())
     if limit.metric == "itl_s":
-        gaps, n = latency_samples(view, "itl_s"), int(view.measured.sum())
-        return Late(float((gaps > limit.limit_s).mean()) * n, n) if len(gaps) else Late(0, 0)
+        gaps = latency_samples(view, "itl_s")
+        n = int(view.measured.sum()) if len(gaps) else 0
+        slow = float((gaps > limit.limit_s).mean()) * n if n else 0.0
+        return Late(slow + n_failed, n + n_failed)
     own = request_latency(view, limit.metric)
-    failed = _asked(view) & ~view.ok
     counted = view.measured & ~np.isnan(own)
-    n_failed = int(failed.sum())
     return Late(int((own[counted] > limit.limit_s).sum()) + n_failed, int(counted.sum()) + n_failed)
 
 

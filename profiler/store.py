@@ -126,6 +126,16 @@ class RunWriter:
         """A window is finished and its requests are on disk: from here on it cannot be lost."""
         self.update(windows=(*self.manifest.windows, window))
 
+    def add_cut_short(self, window: Window) -> None:
+        """A window ended before its time; its requests are on disk and are kept."""
+        if self.records_path(window.index).exists():
+            self.update(cut_short=(*self.manifest.cut_short, window))
+
+    @property
+    def next_index(self) -> int:
+        """The number of the next window; none is given twice."""
+        return len(self.manifest.windows) + len(self.manifest.cut_short)
+
     def seal(self) -> None:
         """Merge the parts and rename the manifest into place; the last act of a whole run."""
         self.manifest = msgspec.structs.replace(self.manifest, status="complete")
@@ -184,13 +194,14 @@ class RunResult:
 
     @cached_property
     def requests(self) -> Any:
-        """pyarrow table, one row a request, of the manifest's windows."""
+        """pyarrow table, one row a request, of the manifest's windows, in their order."""
         import pyarrow as pa
 
         whole = self.folder / REQUESTS
         if whole.exists():
             return _read_table(whole)
-        parts = [self.folder / PARTS / f"requests-{w.index:05d}.parquet" for w in self.manifest.windows]
+        held = sorted(each.index for each in (*self.manifest.windows, *self.manifest.cut_short))
+        parts = [self.folder / PARTS / f"requests-{index:05d}.parquet" for index in held]
         tables = [_read_table(part) for part in parts if part.exists()]
         return pa.concat_tables(tables) if tables else requests_schema().empty_table()
 

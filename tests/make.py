@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from profiler import records as records_file
-from profiler import samples, store
+from profiler import samples, scenario, store
 from profiler.schema import (
     SCHEMA_VERSION,
     EngineFacts,
@@ -109,7 +109,7 @@ def manifest(run_id: str, **changes: Any) -> Manifest:
         unix_ns=0,
         clock_ns=0,
         scenario=SCENARIO,
-        scenario_hash="0" * 16,
+        scenario_hash=scenario.digest(changes.get("scenario", SCENARIO)),
         model=Model(name="m", weights="random", facts=FACTS),
         settings=EngineSettings(kind="transformers"),
         exclusive=False,

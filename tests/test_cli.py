@@ -251,6 +251,30 @@ def test_an_interrupt_marks_the_folder_and_leaves_no_process(tmp_path, how):
     wait_until(lambda: not ours(tmp_path))
 
 
+def test_the_requests_of_the_window_under_way_are_kept_and_named(tmp_path):
+    process = start(
+        "run",
+        *SIM,
+        *QUICK,
+        "--set",
+        "measure.window_s=60",
+        "--set",
+        "measure.max_window_s=60",
+        "-q",
+        cwd=tmp_path,
+    )
+    wait_until(lambda: any("loadgen.child" in " ".join(p.cmdline()) for p in ours(tmp_path)))
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "kept 0 finished windows, and the requests of the one that was under way, in " in stderr
+    run = store.load(folders(tmp_path)[0])
+    assert run.manifest.windows == ()
+    assert [window.trouble for window in run.manifest.cut_short] == ["cancelled"]
+    assert "ok" in run.requests["outcome"].to_pylist()
+
+
 def test_a_killed_run_leaves_no_process_and_is_completed_by_resume(tmp_path):
     process = start("run", *SIM, *QUICK, cwd=tmp_path)
     wait_until(

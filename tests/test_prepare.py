@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from profiler import fit, host, prepare
+from profiler import fit, host, prepare, scenario
 from profiler.errors import InputError
 from profiler.schema import Gpu
 from tests import make
@@ -93,6 +94,30 @@ def test_resume_refuses_another_machine_and_a_restart(monkeypatch, tmp_path):
     monkeypatch.setattr(host, "collect", lambda: make.HOST)
     with pytest.raises(InputError, match="restarted"):
         prepare.resume(run.folder)
+
+
+def test_resume_refuses_a_trace_that_has_changed_and_sends_fresh_prompts(monkeypatch, tmp_path):
+    monkeypatch.setattr(host, "collect", lambda: make.HOST)
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time_s,input_tokens,output_tokens\n0,8,4\n1,8,4\n")
+    asked = scenario.load("replay", [f"load.trace={trace}"])
+    now = {"unix_ns": time.time_ns(), "clock_ns": time.perf_counter_ns()}
+    run = make.writer(tmp_path, [], scenario=asked, **now)
+    run.close()
+    salts = {prepare.resume(run.folder).prompt_salt for _ in range(3)}
+    assert len(salts) == 3
+    trace.write_text("time_s,input_tokens,output_tokens\n0,8,4\n2,8,4\n")
+    with pytest.raises(InputError, match=r"trace .*trace\.csv is not what it was"):
+        prepare.resume(run.folder)
+
+
+def test_more_slots_than_a_process_may_open_files_are_refused(monkeypatch, tmp_path):
+    machine(monkeypatch, 0)
+    monkeypatch.setattr(prepare, "most_connections", lambda: 100)
+    with pytest.raises(InputError, match=r"ulimit -n.*load\.processes=3"):
+        plan(tmp_path, "sim", engine="simulated", overrides=("load.concurrency=4,201",))
+    enough = ("load.concurrency=4,201", "load.processes=3")
+    assert plan(tmp_path, "sim", engine="simulated", overrides=enough).scenario.load.processes == 3
 
 
 @pytest.mark.parametrize(

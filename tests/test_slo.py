@@ -142,6 +142,17 @@ def test_gaps_are_pooled_but_count_like_one_a_request(tmp_path):
     assert slo.kept(view, [limit]) == (50, 50)
 
 
+def test_a_failed_request_is_late_for_gaps_too(tmp_path):
+    held, records = make.steady(0, 10.0)
+    records[:10] = [msgspec.structs.replace(r, outcome="reset") for r in records[:10]]
+    (view,) = views(run_of(tmp_path, [(held, records)]))
+    (limit,) = slo.limits({"itl_p90_s": 1.0})
+    assert slo.late(view, limit) == Late(10, 50)
+    everything = [msgspec.structs.replace(r, outcome="reset") for r in records]
+    (view,) = views(run_of(tmp_path / "all", [(held, everything)]))
+    assert slo.late(view, limit) == Late(50, 50)
+
+
 def test_without_limits_there_is_no_goodput(tmp_path):
     (point,) = metrics.points(run_of(tmp_path, [make.steady(0, 10.0)]))
     assert point.estimates["goodput_requests_per_s"] is None

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from profiler import records, store
+from profiler import metrics, records, store
 from profiler.errors import InputError, StoreError
 from tests import make
 
@@ -32,6 +32,22 @@ def test_an_interrupted_run_loads_with_its_finished_windows_only(tmp_path):
     found = store.load(run.folder)
     assert found.manifest.status == "running"
     assert found.requests.num_rows == 50
+
+
+def test_the_requests_of_a_window_cut_short_are_kept_and_its_number_is_not_given_again(tmp_path):
+    run = make.writer(tmp_path, [make.steady(0, 10.0)])
+    cut, requests = make.steady(1, 30.0)
+    records.write_records(run.records_path(1), requests)
+    run.add_cut_short(cut)
+    assert run.next_index == 2
+    again, requests = make.steady(2, 50.0)
+    records.write_records(run.records_path(2), requests)
+    run.add(again)
+    run.seal()
+    found = store.load(run.folder)
+    assert [window.index for window in found.manifest.windows] == [0, 2]
+    assert found.requests["window"].to_pylist() == [0] * 50 + [1] * 50 + [2] * 50
+    assert [point.requests_ok for point in metrics.points(found)] == [100]
 
 
 def test_null_stays_null(tmp_path):

@@ -107,7 +107,7 @@ def bound_by(audit: ClientAudit, pace: Pace) -> tuple[str, ...]:
         reasons.append(f"requests were sent late: p99 {late_s * 1e3:.1f} ms")
     if lag_s is not None and lag_s > max(LOOP_LATE_S, LOOP_LATE_FRAC * gap_s):
         reasons.append(f"the load process was slow to see answers: p99 {lag_s * 1e3:.1f} ms")
-    if audit.cpu_frac > BUSY_FRAC:
+    if audit.cpu_frac is not None and audit.cpu_frac > BUSY_FRAC:
         reasons.append(f"a load process was busy {audit.cpu_frac:.0%} of the time")
     return tuple(reasons)
 
@@ -121,7 +121,7 @@ def merged_audit(audits: list[ClientAudit]) -> ClientAudit:
         )
 
     return ClientAudit(
-        cpu_frac=max(audit.cpu_frac for audit in audits),
+        cpu_frac=worst("cpu_frac"),
         loop_lag_p99_s=worst("loop_lag_p99_s"),
         loop_lag_max_s=worst("loop_lag_max_s"),
         send_lag_p99_s=worst("send_lag_p99_s"),

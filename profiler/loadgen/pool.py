@@ -73,8 +73,8 @@ class Pool:
 
 
 def most_connections() -> int:
-    """How many connections this process may have open."""
+    """How many connections a load process may have open; it raises its own limit as far as it may."""
     import resource
 
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, (allowed if allowed != resource.RLIM_INFINITY else 1 << 20) - OTHER_FILES)

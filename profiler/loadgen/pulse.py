@@ -55,14 +55,15 @@ class Pulse:
         late = self._late_between(start_ns, end_ns)
         return None if late.size == 0 else float(late.max()) / 1e9
 
-    def cpu_frac(self, start_ns: int, end_ns: int) -> float:
-        """CPU time of this process over the time between the beats nearest to the two given times."""
+    def cpu_frac(self, start_ns: int, end_ns: int) -> float | None:
+        """CPU time of this process over the time between the beats nearest to the two given times; None where
+        these are one."""
         import numpy as np
 
         times = np.asarray(self._seen_ns)
         first, last = (min(int(np.searchsorted(times, at)), times.size - 1) for at in (start_ns, end_ns))
         if last <= first:
-            return 0.0
+            return None
         return float((self._cpu_ns[last] - self._cpu_ns[first]) / (times[last] - times[first]))
 
     def _late_between(self, start_ns: int, end_ns: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -202,8 +202,8 @@ class Session:
         now_ns = perf_counter_ns()
         span_ns = min(CPU_SPAN_NS, (now_ns - loaded_ns) // 2)
         enough = span_ns >= CPU_SPAN_MIN_NS
-        cpu_frac = self.pulse.cpu_frac(now_ns - span_ns, now_ns) if enough else 0.0
-        at_ns, values = await self.meet("warm", cpu_frac)
+        cpu_frac = self.pulse.cpu_frac(now_ns - span_ns, now_ns) if enough else None
+        at_ns, values = await self.meet("warm", cpu_frac or 0.0)
         if self.part.may_grow and max(values) > CROWDED_CPU_FRAC:
             raise Crowded(f"a load process was busy {max(values):.0%} of the time")
         self.phase = "measuring"

@@ -81,12 +81,6 @@ class Stock:
         self._build()
         self.refill()
 
-    def _is_too_late(self, now_ns: int) -> bool:
-        """Whether the next send would have to wait for what is built now, and there is no need to."""
-        if self.quiet_until_ns is None or len(self._ready) < self._depth * URGENT_FRAC:
-            return False
-        return now_ns + 2 * self._build_ns > self.quiet_until_ns
-
     def _wants(self) -> bool:
         return not self._dry and len(self._ready) < self._depth and (self._bytes < MOST_BYTES)
 

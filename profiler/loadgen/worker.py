@@ -39,6 +39,7 @@ class LoadWorker:
         self._processes: list[LoadProcess] = []
         self._wanted = 1
         self._restarts = 0
+        self.cut_short: Window | None = None
 
     def __enter__(self) -> LoadWorker:
         self._processes = [LoadProcess()]
@@ -58,8 +59,9 @@ class LoadWorker:
         ``check`` is called some four times a second.  Whatever it raises (and KeyboardInterrupt) ends
         the window early: the records so far are written, then it is raised again.  EngineError when the
         window was given up because the endpoint could not be reached any more; its records are written
-        too.  LoadError when a load process itself fails.
+        too, and either way ``cut_short`` is the window.  LoadError when a load process itself fails.
         """
+        self.cut_short = None
         while True:
             most = most_processes(job)
             count = min(most, job.load.processes or self._wanted)
@@ -69,11 +71,12 @@ class LoadWorker:
                 break
             self._wanted = 2 * count
             self._restarts += 1
-        window = merged_window([each.window for each in finished], [each.pace for each in finished])
-        if part.may_grow and window.audit is not None and window.audit.cpu_frac > BUSY_FRAC:
+        window = _merged(finished)
+        if part.may_grow and window.audit is not None and (window.audit.cpu_frac or 0) > BUSY_FRAC:
             self._wanted = 2 * count
         lost = next((each.unreachable for each in finished if each.unreachable is not None), None)
         if lost is not None:
+            self.cut_short = window
             check()  # an engine of ours that died knows more about it
             raise EngineError(f"the endpoint at {job.endpoint.base_url} stopped answering: {lost}")
         return window
@@ -130,6 +133,12 @@ class LoadWorker:
             self._follow(crew, lambda: None, time.monotonic() + CANCEL_PATIENCE_S)
         except LoadError:
             crew.kill_rest()
+        if crew.finished:
+            self.cut_short = _merged(list(crew.finished.values()))
+
+
+def _merged(finished: list[Finished]) -> Window:
+    return merged_window([each.window for each in finished], [each.pace for each in finished])
 
 
 def most_processes(job: LoadJob) -> int:
