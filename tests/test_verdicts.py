@@ -53,6 +53,17 @@ def test_a_capacity_in_one_line_and_in_json(tmp_path):
     json.dumps(values, allow_nan=False)
 
 
+def test_windows_that_the_client_spoilt_have_no_part_in_the_verdict(tmp_path):
+    held, requests = rate(0, 10.0, late=50)
+    audit = ClientAudit(
+        cpu_frac=1.0, loop_lag_p99_s=0.0, send_lag_p99_s=0.0, chunks=1, bound_by=("a load process was busy",)
+    )
+    spoilt = (msgspec.structs.replace(held, audit=audit), requests)
+    run = run_of(tmp_path, [spoilt, rate(1, 10.0), rate(2, 20.0, late=100)])
+    (judged,) = search.found(run).judged
+    assert (judged.late.late, judged.late.n) == (0, 100)
+
+
 def test_the_probes_are_the_goodput_curve(tmp_path):
     rows = comparison.rows([run_of(tmp_path, [rate(0, 10.0), rate(1, 20.0, late=100)])])
     assert [(r["load_requests_per_s"], r["goodput_requests_per_s"]) for r in rows] == [
