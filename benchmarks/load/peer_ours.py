@@ -53,7 +53,9 @@ class Ours(Tool):
         requests = found[0].requests.to_pandas()
         ok = requests["outcome"] == "ok"
         counts = Reported(
-            requests_ok=int(ok.sum()), requests_failed=int((~ok).sum()), opened_ns=window.opened_ns
+            requests_ok=int(ok.sum()),
+            requests_failed=int((~ok & (requests["outcome"] != "cancelled")).sum()),
+            opened_ns=window.opened_ns,
         )
         if window.steady_start_ns is None or window.steady_end_ns is None:
             return counts

@@ -13,7 +13,7 @@ from profiler.loadgen.job import Pace
 from profiler.schema import ClientAudit, RequestRecord, Window
 
 SEND_LATE_S, SEND_LATE_FRAC = 0.001, 0.01
-LOOP_LATE_S, LOOP_LATE_FRAC = 0.002, 0.05
+LOOP_LATE_S, LOOP_LATE_FRAC = 0.002, 0.10
 BUSY_FRAC = 0.85
 
 
@@ -97,7 +97,7 @@ def bound_by(audit: ClientAudit, pace: Pace) -> tuple[str, ...]:
     """What the client's own slowness adds to the window's figures, in words; empty: nothing to speak of.
 
     Sending late by more than 1 ms and 1 % of the mean time to the first token is in that time; a loop that
-    is late by more than 2 ms and 5 % of the mean gap between chunks is in those gaps.
+    is late by more than 2 ms and 10 % of the mean gap between chunks is in those gaps.
     """
     reasons = []
     ttft_s = pace.ttft_s / pace.requests if pace.requests else 0.0

@@ -277,8 +277,8 @@ def _status_notes(rows: Sequence[Row]) -> Iterator[str]:
     yield from sorted({f"{row['model']}: {row['status']} run" for row in rows if row["status"] != "complete"})
     yield from (f"{row['model']} at {load_text(row)}: {row['failures']}" for row in rows if row["failures"])
     yield from (
-        f"{CLIENT_MARK} client: {row['model']} at {load_text(row)} shows the load generator's limit, "
-        f"not the server's: {row['client_bound']}"
+        f"{CLIENT_MARK} client: the load generator's own delay is in {row['model']} at {load_text(row)}: "
+        f"{row['client_bound']}"
         for row in rows
         if row["client_bound"]
     )

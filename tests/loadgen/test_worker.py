@@ -92,6 +92,25 @@ def test_window_and_audit(worker, simulated, job):
     assert {r.phase for r in reports} >= {"warm-up", "measuring"}
 
 
+def test_the_load_process_goes_before_others_inside_a_window_only(worker, simulated, job):
+    """Real-time scheduling where the system allows it; where not, the window is held all the same."""
+    pid = worker._processes[0].popen.pid
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        allowed = True
+    except PermissionError:
+        allowed = False
+    seen = set()
+    worker.run(
+        job(simulated(ttft_s=0.02, itl_s=0.01), window_s=1.5),
+        ignore,
+        lambda: seen.add(os.sched_getscheduler(pid)),
+    )
+    assert (os.SCHED_RR in seen) == allowed
+    assert os.sched_getscheduler(pid) == os.SCHED_OTHER
+
+
 def test_one_worker_holds_window_after_window_with_fresh_prompts(worker, simulated, job):
     endpoint = simulated(ttft_s=0.01, itl_s=0.002)
     for number in range(3):
