@@ -19,6 +19,8 @@ from profiler.schema import LoadPoint
 from profiler.settings import Conversation, EngineSettings, Load, Measure, Timeouts, Workload
 from profiler.workload import schedule
 
+pytestmark = pytest.mark.timing
+
 ENGINE = {
     "ttft_s": 0.02,
     "itl_s": 0.004,

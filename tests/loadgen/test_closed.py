@@ -16,6 +16,8 @@ from profiler.loadgen.session import Setting
 from profiler.settings import Conversation, Length, Pause
 from tests.loadgen.test_driver import hold, inside
 
+pytestmark = pytest.mark.timing
+
 
 async def test_a_slot_pauses_after_each_answer_and_is_due_when_that_is_over(simulated, job):
     plan = job(

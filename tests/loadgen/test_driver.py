@@ -17,6 +17,8 @@ from profiler.loadgen.driver import Driver
 from profiler.loadgen.session import Setting
 from profiler.settings import Timeouts
 
+pytestmark = pytest.mark.timing
+
 QUICK = Timeouts(connect_s=1, first_token_s=0.4, gap_s=0.4, total_s=5)
 
 
@@ -144,7 +146,6 @@ async def test_a_window_ends_at_the_first_preset_instant_with_enough_completions
     assert after  # the load was still there
 
 
-@pytest.mark.timing
 async def test_windows_that_wait_for_requests_show_the_rates_of_the_law(simulated, job):
     """Windows opened at several phases of a 0.2 s request, each extended until it has seen eight.
 

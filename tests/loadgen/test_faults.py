@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import get_args
 
+import pytest
+
 from profiler.engines.faults import FaultKind
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
 from profiler.settings import Timeouts
+
+pytestmark = pytest.mark.timing
 
 # exit ends them all; the time the other two take depends on the machine
 KINDS = [kind for kind in get_args(FaultKind) if kind not in ("exit", "trickle", "long_line")]

@@ -22,6 +22,8 @@ from profiler.loadgen.openloop import own_ns
 from profiler.settings import Conversation, Stage, Timeouts
 from tests.loadgen.test_driver import QUICK, hold, inside
 
+pytestmark = pytest.mark.timing
+
 
 def due_s(held, records):
     """Due instants inside the window, from its start, in s."""
@@ -54,7 +56,6 @@ async def test_requests_are_due_when_the_schedule_says(simulated, job):
     assert all(r.sent_ns >= r.due_ns for r in records if r.sent_ns)
 
 
-@pytest.mark.timing
 @pytest.mark.parametrize("arrivals", [{"arrivals": "poisson"}, {"arrivals": "gamma", "burstiness": 2.0}])
 async def test_sent_gaps_follow_the_asked_law(simulated, job, arrivals):
     """A disturbed machine sends late, never by the law: the best of three tries."""

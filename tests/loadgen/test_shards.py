@@ -21,6 +21,8 @@ from profiler.schema import Endpoint
 from profiler.settings import Stage, Timeouts
 from tests.loadgen.test_worker import ignore
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture(scope="module")
 def pair():

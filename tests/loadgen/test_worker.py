@@ -21,6 +21,8 @@ from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
 from profiler.schema import Endpoint
 
+pytestmark = pytest.mark.timing
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -47,7 +49,6 @@ def measured(window, records):
     return np.array([ttft_s, gap_s, tokens / ((end - start) / 1e9)])
 
 
-@pytest.mark.timing
 @pytest.mark.parametrize(
     ("concurrency", "args"),
     [
