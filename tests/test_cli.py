@@ -25,12 +25,14 @@ def profile(*words: str, cwd: Path, timeout: float = 120) -> subprocess.Complete
 
 
 def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    """As from a terminal: a shell's background job would have been told to ignore Ctrl-C."""
     return subprocess.Popen(
         [sys.executable, "-m", "profiler", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
     )
 
 
