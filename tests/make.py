@@ -109,7 +109,7 @@ def manifest(run_id: str, **changes: Any) -> Manifest:
         unix_ns=0,
         clock_ns=0,
         scenario=SCENARIO,
-        scenario_hash=scenario.digest(changes.get("scenario", SCENARIO)),
+        scenario_hash=changes.get("scenario_hash") or scenario.digest(changes.get("scenario", SCENARIO)),
         model=Model(name="m", weights="random", facts=FACTS),
         settings=EngineSettings(kind="transformers"),
         exclusive=False,

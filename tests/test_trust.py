@@ -144,7 +144,7 @@ def test_hits_that_were_asked_for_are_no_surprise(tmp_path, changes):
     work = msgspec.structs.replace(make.SCENARIO.workload, **changes.get("workload", {}))
     load = Load(**changes.get("load", {}))
     plan = msgspec.structs.replace(make.SCENARIO, workload=work, load=load)
-    point = only(tmp_path, [make.steady(0, 10.0)], counters(30, 120), scenario=plan)
+    point = only(tmp_path, [make.steady(0, 10.0)], counters(30, 120), scenario=plan, scenario_hash="0")
     assert point.estimates["prefix_cache_hit_frac"].value == pytest.approx(0.25)
     assert not any("prefix cache" in note for note in point.notes)
 
