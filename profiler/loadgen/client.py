@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import ssl
 from bisect import bisect_right
 from collections.abc import Callable
@@ -82,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._timeouts = timeouts
         self._tls = tls_context() if target.tls else None
         self._transport: asyncio.Transport | None = None
+        self._descriptor: int | None = None
         self.exchange: Exchange | None = None
         self.had_token = False
         self._pieces_before = 0
@@ -148,7 +150,7 @@ class Connection(asyncio.Protocol):
         self._credit_bytes = -1
         self._room_bytes = MAX_HEAD_BYTES
         exchange.sent_ns = perf_counter_ns()
-        self._transport.write(payload)
+        self._write(self._transport, payload)
 
     def expire(self, now_ns: int) -> None:
         """End the exchange when one of its timeouts has passed.
@@ -187,6 +189,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        plain = None if self._tls else transport.get_extra_info("socket")
+        self._descriptor = None if plain is None else plain.fileno()
         self._start_parser()
 
     def data_received(self, data: bytes) -> None:
@@ -257,6 +261,21 @@ class Connection(asyncio.Protocol):
         self._feed = self._parser.feed_data
         self._complete = False
         self._trouble = None
+
+    def _write(self, transport: asyncio.Transport, payload: bytes) -> None:
+        """Hand the bytes to the kernel now; the transport would first see to all else that is ready.
+
+        It has what the kernel does not take, and the telling of what is wrong with the connection.
+        """
+        if self._descriptor is None or transport.get_write_buffer_size():
+            transport.write(payload)
+            return
+        try:
+            sent = os.write(self._descriptor, payload)
+        except OSError:
+            sent = 0
+        if sent < len(payload):
+            transport.write(payload[sent:])
 
     def _look(self, exchange: Exchange, stamp_ns: int, data_bytes: int, fresh: int) -> None:
         """What is rare: the beginning of an answer, its end, and trouble."""

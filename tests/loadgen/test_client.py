@@ -12,7 +12,7 @@ from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.payload import build
 from profiler.schema import Endpoint
 from profiler.settings import Timeouts, Workload
-from profiler.workload import Plan
+from profiler.workload import Plan, PlannedRequest
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -26,6 +26,7 @@ def chunk(data):
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+PLANNED = PlannedRequest(0, 4, 2)
 DONE, LAST = b"data: [DONE]\n\n", b"0\r\n\r\n"
 ANSWER = [event(1), event(2, finish="length"), DONE]
 
@@ -481,3 +482,36 @@ async def test_tls(tmp_path, monkeypatch):
     assert distrusted.outcome == "connect_error"
     assert "certificate" in distrusted.error
     assert [record.outcome for record in trusted] == ["ok", "ok"]
+
+
+async def test_a_request_is_with_the_kernel_before_begin_returns():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = Endpoint(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m")
+        connection = Connection(target_of(endpoint), Timeouts())
+        assert await connection.open() is None
+        peer, _ = listener.accept()
+        with peer:
+            connection.begin(Exchange(PLANNED, perf_counter_ns()), b"GET", lambda _: None)
+            assert peer.recv(16, socket.MSG_DONTWAIT) == b"GET"  # the event loop has not run since
+        connection.fail("cancelled", None)
+
+
+async def test_a_request_larger_than_all_buffers_arrives_whole_and_in_order():
+    sent = bytes(range(256)) * (64 << 10)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = Endpoint(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m")
+        connection = Connection(target_of(endpoint), Timeouts())
+        assert await connection.open() is None
+        peer, _ = listener.accept()
+        with peer:
+            connection.begin(Exchange(PLANNED, perf_counter_ns()), sent, lambda _: None)
+            got = await asyncio.to_thread(_received, peer, len(sent))
+        connection.fail("cancelled", None)
+    assert got == sent
+
+
+def _received(peer, size):
+    got = bytearray()
+    while len(got) < size and (piece := peer.recv(1 << 20)):
+        got += piece
+    return bytes(got)
