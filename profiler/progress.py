@@ -59,7 +59,8 @@ def load_words(point: LoadPoint) -> str:
 def speed(progress: Progress) -> str:
     rate = "" if progress.chunks_per_s is None else f" · {progress.chunks_per_s:,.0f} tokens/s"
     failed = f" · {progress.failed} failed" if progress.failed else ""
-    return f"{progress.phase}{rate} · {progress.done} requests{failed}"
+    far = "" if progress.decoded_frac is None else f" {progress.decoded_frac:.0%}"
+    return f"{progress.phase}{far}{rate} · {progress.done} requests{failed}"
 
 
 class Lines:

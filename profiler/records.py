@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from profiler.errors import StoreError
 from profiler.schema import RequestRecord
 
 ROWS_AT_ONCE = 256
@@ -28,7 +30,8 @@ def requests_schema() -> Any:
 def write_records(path: str | Path, records: Iterable[RequestRecord]) -> int:
     """Write all records, some hundred at a time so that memory stays flat; their number.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all (StoreError).  The first records are taken before the file is begun:
+    on a full disk, taking them frees the room they need.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -37,13 +40,34 @@ def write_records(path: str | Path, records: Iterable[RequestRecord]) -> int:
     beside = Path(path).with_suffix(".tmp")
     source: Iterator[RequestRecord] = iter(records)
     count = 0
-    with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
-        while batch := list(islice(source, ROWS_AT_ONCE)):
+    batch = list(islice(source, ROWS_AT_ONCE))
+    with whole_or_not(beside, path), pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        while batch:
             columns = {name: [getattr(record, name) for record in batch] for name in schema.names}
             writer.write_table(pa.table(columns, schema=schema))
             count += len(batch)
-    os.replace(beside, path)
+            batch = list(islice(source, ROWS_AT_ONCE))
     return count
+
+
+@contextmanager
+def whole_or_not(beside: Path, path: str | Path) -> Iterator[None]:
+    """What was written ``beside`` takes the place of ``path`` at the end; after a failure it is gone.
+
+    StoreError instead of what the system says of its disk.
+    """
+    try:
+        yield
+        os.replace(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        why = os.strerror(error.errno) if error.errno else error
+        raise StoreError(
+            f"the requests of the window are lost, {path} cannot be written: {why}; "
+            "free some space there or choose another folder for the results"
+        ) from None
 
 
 def read_records(path: str | Path) -> list[RequestRecord]:

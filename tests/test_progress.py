@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 
+from msgspec.structs import replace
+
 from profiler.loadgen.job import Progress
 from profiler.measure import Slot
 from profiler.progress import Clock, label, load_words, speed
@@ -23,6 +25,8 @@ def test_words():
     )
     assert label("m", SLOT) == "m · concurrency 8 · repeat 2"
     assert speed(progress) == "measuring · 1,234 tokens/s · 7 requests · 2 failed"
+    after = replace(progress, phase="decoding", chunks_per_s=None, decoded_frac=0.426)
+    assert speed(after) == "decoding 43% · 7 requests · 2 failed"
 
 
 def test_a_load_is_named_in_its_own_unit():

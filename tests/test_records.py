@@ -1,6 +1,8 @@
 import msgspec
 import pyarrow.parquet as pq
+import pytest
 
+from profiler.errors import StoreError
 from profiler.records import ROWS_AT_ONCE, read_records, write_records
 from profiler.schema import RequestRecord
 
@@ -64,3 +66,18 @@ def test_files_from_before_a_column_was_added_are_read(tmp_path):
     (got,) = read_records(old)
     assert (got.cached_tokens, got.share, got.turn) == (None, 0, 0)
     assert got == msgspec.structs.replace(record(4), cached_tokens=None, share=0, turn=0)
+
+
+def test_a_file_that_cannot_be_finished_leaves_what_was_there_before(tmp_path):
+    path = tmp_path / "r.parquet"
+    write_records(path, [record(0)])
+    before = path.read_bytes()
+
+    def torn():
+        yield from map(record, range(ROWS_AT_ONCE))
+        raise OSError(28, "in words of its own")
+
+    with pytest.raises(StoreError, match=f"lost, {path} cannot be written: No space left on device; free"):
+        write_records(path, torn())
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["r.parquet"]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from profiler.loadgen.driver import Held
+from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.job import Pace
 from profiler.schema import ClientAudit, RequestRecord, Window
+
+if TYPE_CHECKING:
+    from profiler.loadgen.driver import Held
 
 SEND_LATE_S, SEND_LATE_FRAC = 0.001, 0.01
 LOOP_LATE_S, LOOP_LATE_FRAC = 0.002, 0.10
@@ -34,9 +38,9 @@ class Tally:
         self._first_sent_ns: int | None = None
         self._last_arrival_ns: int | None = None
 
-    def through(self, records: Iterable[RequestRecord]) -> Iterator[RequestRecord]:
-        for record in records:
-            self._add(record)
+    def through(self, decoded: Iterable[tuple[Exchange, RequestRecord]]) -> Iterator[RequestRecord]:
+        for exchange, record in decoded:
+            self._add(exchange.begun_ns, record)
             yield record
 
     @property
@@ -72,7 +76,7 @@ class Tally:
             chunks=self._chunks,
         )
 
-    def _add(self, record: RequestRecord) -> None:
+    def _add(self, begun_ns: int | None, record: RequestRecord) -> None:
         start_ns, end_ns, arrivals_ns = self._start_ns, self._end_ns, record.arrivals_ns
         if record.sent_ns is not None:
             self._first_sent_ns = min(record.sent_ns, self._first_sent_ns or record.sent_ns)
@@ -84,8 +88,8 @@ class Tally:
             self._chunks += bisect_right(arrivals_ns, end_ns) - bisect_left(arrivals_ns, start_ns)
         if not (self._all or start_ns <= record.due_ns < end_ns):
             return
-        if record.sent_ns is not None:
-            self._send_lags_s.append((record.sent_ns - record.due_ns) / 1e9)
+        if begun_ns is not None:
+            self._send_lags_s.append((begun_ns - record.due_ns) / 1e9)
         if record.outcome == "ok" and record.first_ns is not None:
             self._requests += 1
             self._ttft_ns += record.first_ns - record.due_ns
@@ -96,8 +100,9 @@ class Tally:
 def bound_by(audit: ClientAudit, pace: Pace) -> tuple[str, ...]:
     """What the client's own slowness adds to the window's figures, in words; empty: nothing to speak of.
 
-    Sending late by more than 1 ms and 1 % of the mean time to the first token is in that time; a loop that
-    is late by more than 2 ms and 10 % of the mean gap between chunks is in those gaps.
+    Sending late by more than 1 ms and 1 % of the mean time to the first token is in that time (the wait for a
+    connection is too, but no slowness of the client's); a loop that is late by more than 2 ms and 10 % of the
+    mean gap between chunks is in those gaps.
     """
     reasons = []
     ttft_s = pace.ttft_s / pace.requests if pace.requests else 0.0

@@ -12,30 +12,49 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from importlib.abc import MetaPathFinder
+from collections.abc import Callable, Iterator
+from time import perf_counter_ns
 
 import msgspec
+from msgspec import structs
 
+from profiler import without_pandas
+from profiler.errors import InputError, ProfilerError
 from profiler.loadgen.audit import Tally
 from profiler.loadgen.decode import decode
 from profiler.loadgen.driver import Driver, Held
-from profiler.loadgen.job import Broken, Finished, LoadJob, Met, Order, Reply, Start, Underway
+from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.job import (
+    Ask,
+    Asked,
+    Broken,
+    Finished,
+    LoadJob,
+    Met,
+    Order,
+    Progress,
+    Reply,
+    Start,
+    Underway,
+)
 from profiler.loadgen.meeting import Alone, Meeting
+from profiler.loadgen.probe import probe
 from profiler.loadgen.session import Setting
 from profiler.records import write_records
-from profiler.schema import Window
+from profiler.schema import RequestRecord, Window
 
 MAX_LINE_BYTES = 16 << 20
+REPORT_EVERY_NS = 250_000_000
 
 
-def finish(job: LoadJob, held: Held) -> Finished:
-    """Decode and write the records of a held window, and sum the window up."""
+def finish(job: LoadJob, held: Held, report: Callable[[Progress], None]) -> Finished:
+    """Decode and write the records of a held window, and sum the window up.  StoreError as they do."""
     tally = Tally(held, job.point.mode == "batch")
-    if not held.crowded:
-        records = (decode(exchange, job.endpoint, job.window) for exchange in held.exchanges.read())
-        write_records(job.records_path, tally.through(records))
-    held.exchanges.close()
+    try:
+        if not held.crowded:
+            write_records(job.records_path, tally.through(_decoded(job, held, report)))
+    finally:
+        held.exchanges.close()
     start_ns, end_ns = tally.bounds_ns
     window = Window(
         index=job.window,
@@ -49,7 +68,36 @@ def finish(job: LoadJob, held: Held) -> Finished:
         audit=tally.audit(),
         trouble=held.trouble,
     )
-    return Finished(window, tally.pace, held.unreachable, held.crowded)
+    return Finished(window, tally.pace, held.unreachable, held.crowded, held.full)
+
+
+def _decoded(
+    job: LoadJob, held: Held, report: Callable[[Progress], None]
+) -> Iterator[tuple[Exchange, RequestRecord]]:
+    """All exchanges with what they mean, reporting now and then how far that is."""
+    began_ns = said_ns = perf_counter_ns()
+    report(_decoding(held, 0.0, began_ns))
+    for exchange in held.exchanges.read():
+        yield exchange, decode(exchange, job.endpoint, job.window)
+        if perf_counter_ns() - said_ns >= REPORT_EVERY_NS:
+            said_ns = perf_counter_ns()
+            report(_decoding(held, held.exchanges.read_frac, began_ns))
+    report(_decoding(held, 1.0, began_ns))
+
+
+def _decoding(held: Held, done_frac: float, began_ns: int) -> Progress:
+    now_ns = perf_counter_ns()
+    elapsed_s = (now_ns - held.opened_ns) / 1e9
+    left_s = (now_ns - began_ns) / 1e9 * (1 / done_frac - 1) if done_frac else 0.0
+    return structs.replace(
+        held.progress,
+        phase="decoding",
+        elapsed_s=elapsed_s,
+        expected_s=elapsed_s + left_s,
+        chunks_per_s=None,
+        in_flight=0,
+        decoded_frac=done_frac,
+    )
 
 
 class _Child:
@@ -64,29 +112,44 @@ class _Child:
     async def serve(self) -> None:
         """Until the parent closes our stdin; then the process ends at once, whatever it was doing."""
         window: asyncio.Task[None] | None = None
+        question: asyncio.Task[None] | None = None
         while line := await self._orders.readline():
             order = msgspec.json.decode(line, type=Order)
-            if isinstance(order, Start):
+            if isinstance(order, Ask):
+                question = asyncio.ensure_future(self._answer(order))
+            elif isinstance(order, Start):
                 self._driver = Driver(self._setting(order))
                 window = asyncio.ensure_future(self._window(order.job, self._driver))
             elif isinstance(order, Met):
                 self._meeting.answer(order)
             elif self._driver is not None:
                 self._driver.cancel()
-        if window is not None and not window.done():
+        if any(task is not None and not task.done() for task in (window, question)):
             os._exit(1)
 
     def _setting(self, order: Start) -> Setting:
         meeting = self._meeting if order.part.shards > 1 else Alone()
-        return Setting(order.job, lambda progress: self._say(Underway(progress)), order.part, meeting)
+        return Setting(order.job, self._report, order.part, meeting)
+
+    def _report(self, progress: Progress) -> None:
+        self._say(Underway(progress))
+
+    async def _answer(self, order: Ask) -> None:
+        try:
+            self._say(Asked(await probe(order.endpoint, order.timeout_s)))
+        except InputError as error:
+            self._say(Asked(None, str(error)))
+        except Exception as error:
+            self._say(_broken(error))
 
     async def _window(self, job: LoadJob, driver: Driver) -> None:
         try:
             held = await self._hold(driver)
-            self._say(await asyncio.to_thread(finish, job, held))
+            self._say(await asyncio.to_thread(finish, job, held, self._report))
+        except ProfilerError as error:
+            self._say(Broken(str(error)))
         except Exception as error:
-            traceback.print_exc()
-            self._say(Broken(f"{type(error).__name__}: {error}"))
+            self._say(_broken(error))
 
     async def _hold(self, driver: Driver) -> Held:
         """No garbage collection inside a window: a full pass would stop every stamp."""
@@ -104,6 +167,11 @@ class _Child:
         data = msgspec.json.encode(reply) + b"\n"
         while data:
             data = data[os.write(self._replies, data) :]
+
+
+def _broken(error: Exception) -> Broken:
+    traceback.print_exception(error)
+    return Broken(f"{type(error).__name__}: {error}")
 
 
 async def _main(replies: int) -> None:
@@ -137,20 +205,12 @@ def _allow_many_sockets() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class _NoPandas(MetaPathFinder):
-    """pyarrow imports pandas where it can, to write a single number too: 50 MB and 0.3 s for nothing."""
-
-    def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
-        if fullname == "pandas":
-            raise ImportError("the load process does without pandas")
-
-
 def main() -> None:
     """Serve one parent: stdout becomes the reply pipe, anything printed goes to stderr."""
     replies = os.dup(1)
     os.dup2(2, 1)
     _allow_many_sockets()
-    sys.meta_path.insert(0, _NoPandas())
+    without_pandas.keep_out()
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # gives back what it does not need
     try:
         import uvloop

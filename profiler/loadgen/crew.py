@@ -7,21 +7,36 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
-from typing import IO
+from typing import IO, get_args
 
 import msgspec
 
-from profiler.errors import LoadError
-from profiler.loadgen.job import Broken, Cancel, Finished, Meet, Met, Order, Progress, Reply, Underway
+from profiler.errors import InputError, LoadError
+from profiler.loadgen.job import (
+    Ask,
+    Asked,
+    Broken,
+    Cancel,
+    Finished,
+    Meet,
+    Met,
+    Order,
+    Phase,
+    Progress,
+    Reply,
+    Underway,
+)
+from profiler.records import whole_or_not
+from profiler.schema import Endpoint
 
 EXIT_PATIENCE_S = 5.0
 STDERR_LINES = 15
 AHEAD_NS = 5_000_000
-PHASES = ("warm-up", "measuring", "finishing")
+PHASES = get_args(Phase)
 
 
 class LoadProcess:
@@ -29,8 +44,9 @@ class LoadProcess:
     its stdin closes, so that it cannot outlive the profiler."""
 
     def __init__(self) -> None:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
+        self._stderr: IO[bytes] = _nameless_file()  # lives as long as the child
         self._pending = b""
+        self._is_told = False
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "profiler.loadgen.child"],
             stdin=subprocess.PIPE,
@@ -47,6 +63,7 @@ class LoadProcess:
 
     def tell(self, order: Order) -> None:
         assert self.popen.stdin is not None
+        self._is_told = True
         try:
             self.popen.stdin.write(msgspec.json.encode(order) + b"\n")
             self.popen.stdin.flush()
@@ -61,9 +78,21 @@ class LoadProcess:
         *lines, self._pending = (self._pending + data).split(b"\n")
         return [msgspec.json.decode(line, type=Reply) for line in lines]
 
+    def ask(self, endpoint: Endpoint, timeout_s: float) -> Endpoint:
+        """The endpoint as it turns out to be; raises as :func:`profiler.loadgen.probe.probe`."""
+        self.tell(Ask(endpoint, timeout_s))
+        reply = next(iter(self.replies()))
+        if isinstance(reply, Asked) and reply.endpoint is not None:
+            return reply.endpoint
+        if isinstance(reply, Asked):
+            raise InputError(reply.why_not)
+        raise LoadError(f"the load generator failed: {reply}")
+
     def dismiss(self) -> None:
-        """Tell it to end; :meth:`close` waits for it."""
+        """Tell it to end; :meth:`close` waits for it.  One that was told nothing has nothing to finish."""
         assert self.popen.stdin is not None
+        if not self._is_told:
+            self.popen.kill()
         with contextlib.suppress(OSError):
             self.popen.stdin.close()
 
@@ -86,6 +115,14 @@ class LoadProcess:
         return LoadError("\n".join([f"the load process died (exit code {self.popen.poll()})", *lines]))
 
 
+def _nameless_file() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("stderr"), "w+b")
+    import tempfile  # 5 ms of imports
+
+    return tempfile.TemporaryFile()
+
+
 class Crew:
     """The processes of one window, from their start to the last one's end.
 
@@ -102,6 +139,7 @@ class Crew:
         self._cancelled = False
         self.finished: dict[int, Finished] = {}
         self.failures: dict[int, LoadError] = {}
+        self.decoding_s = 0.0  # when one of them last said that it decodes
 
     @property
     def is_done(self) -> bool:
@@ -142,11 +180,14 @@ class Crew:
             self._meet(shard, reply)
         elif isinstance(reply, Underway):
             self._progress[shard] = reply.progress
-            if shard == min(self._progress):
+            is_decoding = reply.progress.phase == "decoding"
+            if is_decoding:
+                self.decoding_s = time.monotonic()
+            if is_decoding or shard == min(self._progress):
                 self._on_progress(merged_progress(list(self._progress.values())))
         elif isinstance(reply, Broken):
             self._lose(shard, LoadError(f"the load generator failed: {reply.message}"))
-        else:
+        elif isinstance(reply, Finished):
             self.finished[shard] = reply
             if reply.window.trouble is not None:
                 self.cancel()
@@ -174,6 +215,7 @@ class Crew:
 def merged_progress(parts: list[Progress]) -> Progress:
     """One progress of the parts' last ones."""
     rates = [part.chunks_per_s for part in parts if part.chunks_per_s is not None]
+    decoded = [part.decoded_frac for part in parts if part.decoded_frac is not None]
     return Progress(
         phase=min((part.phase for part in parts), key=PHASES.index),
         elapsed_s=max(part.elapsed_s for part in parts),
@@ -182,6 +224,7 @@ def merged_progress(parts: list[Progress]) -> Progress:
         in_flight=sum(part.in_flight for part in parts),
         done=sum(part.done for part in parts),
         failed=sum(part.failed for part in parts),
+        decoded_frac=sum(decoded) / len(decoded) if len(decoded) == len(parts) else None,
     )
 
 
@@ -199,11 +242,11 @@ def merge_parts(records_path: str, shards: int) -> None:
     if not parts:
         return
     beside = Path(records_path).with_suffix(".tmp")
-    with pq.ParquetWriter(beside, pq.read_schema(parts[0]), compression="zstd") as writer:
+    schema = pq.read_schema(parts[0])
+    with whole_or_not(beside, records_path), pq.ParquetWriter(beside, schema, compression="zstd") as writer:
         for part in parts:
             file = pq.ParquetFile(part)
             for group in range(file.num_row_groups):
                 writer.write_table(file.read_row_group(group))
-    os.replace(beside, records_path)
     for part in parts:
         part.unlink()

@@ -43,9 +43,10 @@ from msgspec import Struct
 
 from profiler.loadgen.batch import Batch
 from profiler.loadgen.closed import ClosedLoop
+from profiler.loadgen.job import Progress
 from profiler.loadgen.openloop import OpenLoop
 from profiler.loadgen.pulse import Pulse
-from profiler.loadgen.session import Crowded, Session, Setting, Stopped, Unreachable
+from profiler.loadgen.session import Crowded, Full, Session, Setting, Stopped, Unreachable
 from profiler.loadgen.spill import Spill
 
 
@@ -55,6 +56,7 @@ class Held(Struct, frozen=True, kw_only=True):
     ``steady_end_ns`` is None for a batch: the last arrival is known only once decoded.  ``unreachable``:
     the last error, where the window was given up because no connection could be had or kept any more.
     ``crowded``: it was given up before it opened because the load is too much for so few processes.
+    ``full``: it was cut short because the disk took no more.  ``progress``: where it stood at its end.
     """
 
     opened_ns: int
@@ -66,6 +68,8 @@ class Held(Struct, frozen=True, kw_only=True):
     trouble: str | None
     unreachable: str | None
     crowded: bool
+    full: bool
+    progress: Progress
 
 
 class Shape(Protocol):
@@ -107,16 +111,19 @@ class Driver:
             await session.let_go()
         assert shape is not None
         gone = isinstance(stopped, Unreachable) and shape.end_ns is None
+        closed_ns = perf_counter_ns()
         return Held(
             opened_ns=session.opened_ns,
             steady_start_ns=shape.start_ns,
             steady_end_ns=shape.end_ns,
-            closed_ns=perf_counter_ns(),
+            closed_ns=closed_ns,
             exchanges=session.kept,
             pulse=session.pulse,
             trouble=None if stopped is None else str(stopped),
             unreachable=session.last_error if gone else None,
             crowded=isinstance(stopped, Crowded),
+            full=isinstance(stopped, Full),
+            progress=session.progress(closed_ns),
         )
 
     def cancel(self) -> None:

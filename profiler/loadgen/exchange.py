@@ -14,6 +14,8 @@ class Exchange:
     ``stamps[i]`` is when ``pieces[i]`` of the response body was read.  ``failure`` is set by the transport
     only (timeouts, resets, …); what the bytes mean is for :mod:`profiler.loadgen.decode`.
 
+    ``opening_ns`` is when a connection began to be opened for it, None where one was open.
+
     Once the bytes are elsewhere (:mod:`profiler.loadgen.spill`), ``stamps`` and ``pieces`` are empty and what
     remains of them is ``first_stamp_ns``, ``last_stamp_ns`` and ``piece_count``.
     """
@@ -25,6 +27,7 @@ class Exchange:
         "error",
         "failure",
         "first_token_ns",
+        "opening_ns",
         "pieces",
         "planned",
         "sent_ns",
@@ -35,6 +38,7 @@ class Exchange:
     def __init__(self, planned: PlannedRequest, due_ns: int) -> None:
         self.planned = planned
         self.due_ns = due_ns
+        self.opening_ns: int | None = None
         self.sent_ns: int | None = None
         self.first_token_ns: int | None = None
         self.end_ns: int | None = None
@@ -44,6 +48,12 @@ class Exchange:
         self.stamps = array("q")
         self.pieces: list[bytes] = []
         self._kept: tuple[int, int, int] | None = None
+
+    @property
+    def begun_ns(self) -> int | None:
+        """When the client had done its part: the request was written, or a connection asked for.  What a
+        server takes to accept one is in ``sent_ns``, and no slowness of the client's."""
+        return self.sent_ns if self.opening_ns is None else self.opening_ns
 
     @property
     def answered(self) -> bool:

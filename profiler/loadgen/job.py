@@ -9,6 +9,8 @@ from msgspec import Struct
 from profiler.schema import Endpoint, LoadPoint, Window
 from profiler.settings import Load, Measure, Timeouts, Workload
 
+Phase = Literal["warm-up", "measuring", "finishing", "decoding"]
+
 
 class LoadJob(Struct, frozen=True, kw_only=True):
     """Everything needed to hold one load point once.
@@ -44,20 +46,29 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     ``expected_s`` is the expected length of it all; ``chunks_per_s`` counts the pieces of all answers
     since the last report, usage and end marks included (they are told apart only after the window).
+    ``decoded_frac``: how much of what came is decoded and on its way to disk; None until the load is over.
     """
 
-    phase: Literal["warm-up", "measuring", "finishing"]
+    phase: Phase
     elapsed_s: float
     expected_s: float
     chunks_per_s: float | None
     in_flight: int
     done: int
     failed: int
+    decoded_frac: float | None = None
 
 
 class Start(Struct, frozen=True, tag="start"):
     job: LoadJob
     part: Part = Part()
+
+
+class Ask(Struct, frozen=True, tag="ask"):
+    """Find out whether an endpoint is there and how it talks (:mod:`profiler.loadgen.probe`)."""
+
+    endpoint: Endpoint
+    timeout_s: float
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -95,12 +106,21 @@ class Pace(Struct, frozen=True, kw_only=True):
 class Finished(Struct, frozen=True, tag="finished"):
     """The window was held and its records are written.  ``unreachable``: it was given up with this last
     error because no connection could be had or kept any more.  ``crowded``: it was given up before it opened
-    because the load is too much for so few processes; nothing is written."""
+    because the load is too much for so few processes; nothing is written.  ``full``: it was cut short because
+    the disk took no more."""
 
     window: Window
     pace: Pace = Pace()
     unreachable: str | None = None
     crowded: bool = False
+    full: bool = False
+
+
+class Asked(Struct, frozen=True, tag="asked"):
+    """The endpoint as it turned out to be; None, and ``why_not``, where it cannot be measured."""
+
+    endpoint: Endpoint | None
+    why_not: str = ""
 
 
 class Broken(Struct, frozen=True, tag="broken"):
@@ -109,5 +129,5 @@ class Broken(Struct, frozen=True, tag="broken"):
     message: str
 
 
-Order = Start | Cancel | Met
-Reply = Underway | Meet | Finished | Broken
+Order = Ask | Start | Cancel | Met
+Reply = Asked | Underway | Meet | Finished | Broken

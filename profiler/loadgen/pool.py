@@ -5,9 +5,9 @@ from __future__ import annotations
 from time import perf_counter_ns
 
 from profiler.loadgen.client import Connection
+from profiler.loadgen.files import most_connections
 from profiler.loadgen.session import Session
 
-OTHER_FILES = 64  # open files that are not connections
 IDLE_NS = 4 * 10**9  # servers close idle connections after 5 s (uvicorn, and so vLLM) or later
 
 
@@ -70,11 +70,3 @@ class Pool:
     async def _reopen(self, connection: Connection) -> None:
         await connection.open()
         self.give_back(connection)
-
-
-def most_connections() -> int:
-    """How many connections a load process may have open; it raises its own limit as far as it may."""
-    import resource
-
-    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, (allowed if allowed != resource.RLIM_INFINITY else 1 << 20) - OTHER_FILES)

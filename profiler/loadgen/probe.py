@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 from msgspec import Struct
@@ -31,7 +30,7 @@ class _Models(Struct):
     data: list[_Listed]
 
 
-def probe_endpoint(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
+async def probe(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
     """The endpoint as it turns out to be: ``prompt``, ``returns_ids`` and ``ignores_eos`` are found out.
 
     An empty model name stands for the only model served.  Asks for the list of models, then for two
@@ -40,12 +39,12 @@ def probe_endpoint(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
     not served (with the nearest that is), no such server, tokens that cannot be counted.
     """
     target = target_of(endpoint)
-    models = _call(target, _get(endpoint, target, _models_path(target)), timeout_s)
+    models = await _exchange(target, _get(endpoint, target, _models_path(target)), timeout_s)
     _refuse_bad_answer(endpoint, models)
     endpoint = msgspec.structs.replace(endpoint, model=_served_model(endpoint, models))
     refusal = ""
     for variant in _variants(endpoint):
-        exchange, answer = _ask(variant, target, timeout_s)
+        exchange, answer = await _ask(variant, target, timeout_s)
         outcome, error = judge(exchange, answer, variant)
         if outcome in ("ok", "short") and _takes_prompt(variant, answer):
             return msgspec.structs.replace(variant, returns_ids=answer.has_ids)
@@ -85,10 +84,10 @@ def _takes_prompt(variant: Endpoint, answer: Answer) -> bool:
     return variant.prompt == "text" or counted in (None, PROBE_INPUT_TOKENS)
 
 
-def _ask(variant: Endpoint, target: Target, timeout_s: float) -> tuple[Exchange, Answer]:
+async def _ask(variant: Endpoint, target: Target, timeout_s: float) -> tuple[Exchange, Answer]:
     workload = Workload(input_tokens=PROBE_INPUT_TOKENS, output_tokens=PROBE_OUTPUT_TOKENS)
     plan = Plan(workload, variant.vocab_size or ASSUMED_VOCAB, 0)
-    exchange = _call(target, build(variant, target, plan, plan.request(0)), timeout_s)
+    exchange = await _exchange(target, build(variant, target, plan, plan.request(0)), timeout_s)
     return exchange, read(exchange)
 
 
@@ -140,13 +139,8 @@ def _get(endpoint: Endpoint, target: Target, path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: {target.host_header}\r\naccept: */*\r\n{key}\r\n".encode()
 
 
-def _call(target: Target, payload: bytes, timeout_s: float) -> Exchange:
-    """One request on a connection of its own, whether or not an event loop runs in this thread."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, _exchange(target, payload, timeout_s)).result()
-
-
 async def _exchange(target: Target, payload: bytes, timeout_s: float) -> Exchange:
+    """One request on a connection of its own."""
     exchange = Exchange(PlannedRequest(0, PROBE_INPUT_TOKENS, PROBE_OUTPUT_TOKENS), 0)
     connection = Connection(target, Timeouts(connect_s=timeout_s))
     trouble = await connection.open()

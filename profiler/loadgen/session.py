@@ -14,6 +14,7 @@ from typing import Any, Literal
 from msgspec import Struct, structs
 
 from profiler.alarm import Alarm
+from profiler.errors import LoadError
 from profiler.loadgen.client import Connection, target_of
 from profiler.loadgen.decode import answer_of
 from profiler.loadgen.exchange import Exchange
@@ -43,6 +44,10 @@ class Stopped(Exception):  # noqa: N818 (not an error: a window that ends before
 
 class Unreachable(Stopped):
     """… because connections fail, not answers: nobody is there any more."""
+
+
+class Full(Stopped):
+    """… because the disk does not take what is recorded; all of it so far is kept."""
 
 
 class Crowded(Stopped):
@@ -97,6 +102,7 @@ class Session:
         self._disconnected_in_row = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
+        self._full: LoadError | None = None
         self._beats = 0
         self._swept = 0
         self._sweep_beats = max(1, min(EXPIRE_ALL_WITHIN_BEATS, round(_shortest_s(job) / 10 / TICK_S)))
@@ -235,6 +241,26 @@ class Session:
         """Return at the first beat after this time."""
         await self.until(lambda: perf_counter_ns() >= at_ns)
 
+    def progress(self, now_ns: int) -> Progress:
+        """Where the window stands."""
+        elapsed_s = (now_ns - self.opened_ns) / 1e9
+        pieces = self.pieces()
+        fresh, self._pieces_seen = pieces - self._pieces_seen, pieces
+        since_s, self._reported_ns = (now_ns - self._reported_ns) / 1e9, now_ns
+        return Progress(
+            phase=self.phase,
+            elapsed_s=elapsed_s,
+            expected_s=max(elapsed_s, self.expected_s(now_ns)),
+            chunks_per_s=fresh / since_s if since_s > 0 else None,
+            in_flight=len(self.in_flight),
+            done=self.done,
+            failed=self.failed,
+        )
+
+    def pieces(self) -> int:
+        """Body pieces received so far."""
+        return sum(connection.pieces for connection in self.connections)
+
     async def let_go(self) -> None:
         """Stop issuing, cancel what still runs, close all connections, leave no task behind."""
         self._closing = True
@@ -267,6 +293,7 @@ class Session:
         return Prepared(planned, build(self.job.endpoint, self._target, self.plan, planned), talk, due_ns)
 
     async def _reopen(self, connection: Connection, exchange: Exchange, payload: bytes, then: Then) -> None:
+        exchange.opening_ns = perf_counter_ns()
         trouble = await connection.open()
         if trouble is None and not connection.is_open:
             trouble = ("reset", "the server closed the connection as soon as it was open")
@@ -288,6 +315,8 @@ class Session:
             then(exchange)
             if self.recording:
                 self.kept.add(exchange)
+        except LoadError as error:
+            self._full = error
         except Exception as error:
             self._broken = self._broken or error
 
@@ -330,6 +359,8 @@ class Session:
         self._raise_if_broken()
         if self.cancelled:
             raise Stopped("cancelled")
+        if self._full is not None:
+            raise Full(str(self._full))
         if self._failed_in_row >= self.useless_after:
             failed = self._failed_in_row
             raise self.stopped(f"{failed} requests failed one after another; last: {self.last_error}")
@@ -338,7 +369,7 @@ class Session:
         self._beats += 1
         self._sweep(now_ns)
         if self._beats % PROGRESS_EVERY_BEATS == 0:
-            self._setting.report(self._progress(now_ns))
+            self._setting.report(self.progress(now_ns))
 
     def _sweep(self, now_ns: int) -> None:
         """See to the time limits of some connections; of all within ``_sweep_beats`` beats."""
@@ -347,25 +378,6 @@ class Session:
         self._swept = first + -(-total // self._sweep_beats)
         for connection in self.connections[first : self._swept]:
             connection.expire(now_ns)
-
-    def _progress(self, now_ns: int) -> Progress:
-        elapsed_s = (now_ns - self.opened_ns) / 1e9
-        pieces = self.pieces()
-        fresh, self._pieces_seen = pieces - self._pieces_seen, pieces
-        since_s, self._reported_ns = (now_ns - self._reported_ns) / 1e9, now_ns
-        return Progress(
-            phase=self.phase,
-            elapsed_s=elapsed_s,
-            expected_s=max(elapsed_s, self.expected_s(now_ns)),
-            chunks_per_s=fresh / since_s if since_s > 0 else None,
-            in_flight=len(self.in_flight),
-            done=self.done,
-            failed=self.failed,
-        )
-
-    def pieces(self) -> int:
-        """Body pieces received so far."""
-        return sum(connection.pieces for connection in self.connections)
 
 
 def _plan(job: LoadJob) -> Plan:

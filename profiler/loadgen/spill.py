@@ -4,11 +4,15 @@ One exchange after another, each: length of the header (4 bytes), the header (:c
 the stamps (8 bytes each), the lengths of the pieces (4 bytes each), the pieces.  Numbers are the machine's
 own; the file never leaves it.
 
-Adding costs some µs and a write of ``FLUSH_BYTES`` every few dozen exchanges.
+Adding costs some µs and a write of ``FLUSH_BYTES`` every few dozen exchanges.  On Linux what has been read
+leaves the disk at once, so that the records made of it find room on one that is full.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import io
 import os
 import sys
@@ -16,7 +20,7 @@ from array import array
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +31,7 @@ from profiler.schema import Outcome
 from profiler.workload import PlannedRequest
 
 FLUSH_BYTES = 256 << 10
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 _WORD_BYTES = 4
 
 
@@ -39,6 +44,7 @@ class _Header(Struct, frozen=True, array_like=True, gc=False):
     share: int
     turn: int
     due_ns: int
+    opening_ns: int | None
     sent_ns: int | None
     first_token_ns: int | None
     end_ns: int | None
@@ -53,10 +59,10 @@ _decoder = msgspec.msgpack.Decoder(_Header)
 
 
 class Spill:
-    """Exchanges in a file of their own: all are added, then they are read, then the file is closed.
+    """Exchanges in a file of their own: all are added, then they are read, once, then the file is closed.
 
-    A file that cannot be written to is a LoadError; what was added before it, and the exchange whose
-    addition failed, can still be read.
+    A file that cannot be written to is a LoadError, once; from then on what is added stays in memory.
+    Whatever was added, the exchange whose addition failed among it, can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,6 +70,8 @@ class Spill:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._written_bytes = 0
+        self._read_bytes = 0
+        self._is_full = False
         try:
             self._file = self._path.open("w+b", buffering=0)
             self._path.unlink()  # gone with the process, however that ends
@@ -81,6 +89,7 @@ class Spill:
                 planned.share,
                 planned.turn,
                 exchange.due_ns,
+                exchange.opening_ns,
                 exchange.sent_ns,
                 exchange.first_token_ns,
                 exchange.end_ns,
@@ -96,18 +105,32 @@ class Spill:
         exchange.empty()
         self._waiting.append(frame)
         self._waiting_bytes += len(frame)
-        if self._waiting_bytes >= FLUSH_BYTES:
+        if self._waiting_bytes >= FLUSH_BYTES and not self._is_full:
             self._flush()
 
     def read(self) -> Iterator[Exchange]:
-        """All exchanges in the order they were added, one in memory at a time."""
+        """All exchanges in the order they were added, one in memory at a time.  Not to be read twice."""
         with open(os.dup(self._file.fileno()), "rb", buffering=FLUSH_BYTES) as file:
             file.seek(0)
-            while file.tell() < self._written_bytes:
-                yield _read_one(file)
+            gone_bytes = 0
+            while self._read_bytes < self._written_bytes:
+                exchange = _read_one(file)
+                self._read_bytes = file.tell()
+                if self._read_bytes - gone_bytes >= FLUSH_BYTES or self._read_bytes == self._written_bytes:
+                    gone_bytes = self._read_bytes
+                    _free(file.fileno(), gone_bytes)
+                yield exchange
         waiting = io.BytesIO(b"".join(self._waiting))
         while waiting.tell() < self._waiting_bytes:
-            yield _read_one(waiting)
+            exchange = _read_one(waiting)
+            self._read_bytes = self._written_bytes + waiting.tell()
+            yield exchange
+
+    @property
+    def read_frac(self) -> float:
+        """How much of it has been read."""
+        total_bytes = self._written_bytes + self._waiting_bytes
+        return self._read_bytes / total_bytes if total_bytes else 1.0
 
     def close(self) -> None:
         """Let go of it all.  Nothing can be added or read afterwards."""
@@ -116,13 +139,16 @@ class Spill:
         self._file.close()
 
     def _flush(self) -> None:
-        """Write what waits.  After a failure it still waits, and is written over the torn end."""
+        """Write what waits.  After a failure it still waits, and the torn end is taken away."""
         data = memoryview(b"".join(self._waiting))
         end_bytes = self._written_bytes + len(data)
         try:
             while data:
                 data = data[os.pwrite(self._file.fileno(), data, end_bytes - len(data)) :]
         except OSError as error:
+            self._is_full = True
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), self._written_bytes)
             raise self._failed(error) from None
         self._written_bytes = end_bytes
         self._waiting.clear()
@@ -135,12 +161,29 @@ class Spill:
         )
 
 
+@functools.cache
+def _fallocate() -> Any:
+    """The system's call; None where there is none."""
+    if sys.platform != "linux":
+        return None
+    call = ctypes.CDLL(None).fallocate
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+    return call
+
+
+def _free(file: int, end_bytes: int) -> None:
+    """Give the disk back what lies before ``end_bytes``, where the file system can; the length stays."""
+    if _fallocate() is not None:
+        _fallocate()(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, end_bytes)
+
+
 def _read_one(file: BinaryIO) -> Exchange:
     header = _decoder.decode(file.read(int.from_bytes(file.read(_WORD_BYTES), sys.byteorder)))
     planned = PlannedRequest(
         header.index, header.input_tokens, header.output_tokens, header.share, header.turn
     )
     exchange = Exchange(planned, header.due_ns)
+    exchange.opening_ns = header.opening_ns
     exchange.sent_ns = header.sent_ns
     exchange.first_token_ns = header.first_token_ns
     exchange.end_ns = header.end_ns

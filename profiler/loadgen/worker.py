@@ -19,10 +19,10 @@ from profiler.errors import EngineError, LoadError
 from profiler.loadgen.audit import merged_window
 from profiler.loadgen.crew import Crew, LoadProcess, merge_parts, part_path
 from profiler.loadgen.job import Finished, LoadJob, Part, Progress, Start
-from profiler.schema import Window
+from profiler.schema import Endpoint, Window
 
 CHECK_EVERY_S = 0.25
-CANCEL_PATIENCE_S = 30.0
+CANCEL_PATIENCE_S = 30.0  # with processes that say nothing; to decode a long window may take more
 BUSY_FRAC = 0.5  # above it a load process gets help
 SALT_STEP = 1 << 40  # far beyond any salt a run has of itself
 
@@ -48,18 +48,36 @@ class LoadWorker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def keep_to(self, cores: set[int]) -> None:
+        """Have the load processes run on these cores from now on; none: wherever they do."""
+        for process in self._processes if cores else ():
+            for thread in os.listdir(f"/proc/{process.popen.pid}/task"):
+                os.sched_setaffinity(int(thread), cores)
+
+    def close(self) -> None:
+        """End the load processes; safe to repeat."""
         for process in self._processes:
             process.dismiss()
-        for process in self._processes:
-            process.close()
+        while self._processes:
+            self._processes.pop().close()
+
+    def ask(self, endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
+        """The endpoint as it turns out to be: how it talks (:func:`profiler.loadgen.probe.probe`).
+
+        Raises InputError, one line with advice, when it cannot be measured; LoadError.
+        """
+        return self._team(1)[0].ask(endpoint, timeout_s)
 
     def run(self, job: LoadJob, on_progress: Callable[[Progress], None], check: Callable[[], None]) -> Window:
         """Hold one load point once; its records are in ``job.records_path`` on return.
 
         ``check`` is called some four times a second.  Whatever it raises (and KeyboardInterrupt) ends
         the window early: the records so far are written, then it is raised again.  EngineError when the
-        window was given up because the endpoint could not be reached any more; its records are written
-        too, and either way ``cut_short`` is the window.  LoadError when a load process itself fails.
+        window was given up because the endpoint could not be reached any more, LoadError when because the
+        disk took no more; its records are written too, and in each case ``cut_short`` is the window.
+        LoadError as well when a load process itself fails.
         """
         self.cut_short = None
         while True:
@@ -74,6 +92,9 @@ class LoadWorker:
         window = _merged(finished)
         if part.may_grow and window.audit is not None and (window.audit.cpu_frac or 0) > BUSY_FRAC:
             self._wanted = 2 * count
+        if any(each.full for each in finished):
+            self.cut_short = window
+            raise LoadError(str(window.trouble))
         lost = next((each.unreachable for each in finished if each.unreachable is not None), None)
         if lost is not None:
             self.cut_short = window
@@ -96,7 +117,7 @@ class LoadWorker:
                 path = job.records_path if part.shards == 1 else str(part_path(job.records_path, shard))
                 own = structs.replace(part, shard=shard)
                 process.tell(Start(structs.replace(job, records_path=path), own))
-            self._follow(crew, check, math.inf)
+            self._follow(crew, check)
         except BaseException:
             self._end(crew)
             raise
@@ -114,12 +135,12 @@ class LoadWorker:
             self._processes.append(LoadProcess())
         return self._processes[:count]
 
-    def _follow(self, crew: Crew, check: Callable[[], None], end_s: float) -> None:
-        checked_s = 0.0
+    def _follow(self, crew: Crew, check: Callable[[], None], patience_s: float = math.inf) -> None:
+        began_s, checked_s = time.monotonic(), 0.0
         while not crew.is_done:
             crew.follow(CHECK_EVERY_S)
             now_s = time.monotonic()
-            if now_s > end_s:
+            if now_s - max(began_s, crew.decoding_s) > patience_s:
                 raise LoadError("the load generator did not stop in time")
             if now_s - checked_s >= CHECK_EVERY_S and not crew.is_done:
                 checked_s = now_s
@@ -130,7 +151,7 @@ class LoadWorker:
         crew.mute()
         crew.cancel()
         try:
-            self._follow(crew, lambda: None, time.monotonic() + CANCEL_PATIENCE_S)
+            self._follow(crew, lambda: None, CANCEL_PATIENCE_S)
         except LoadError:
             crew.kill_rest()
         if crew.finished:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import subprocess
 from contextlib import asynccontextmanager
 
 import pytest
 
 from profiler.engines.simulated import command
+from profiler.loadgen.client import tls_context
 from profiler.loadgen.job import LoadJob
 from profiler.schema import Endpoint, LoadPoint
 from profiler.settings import Load, Measure, Timeouts, Workload
@@ -56,6 +58,29 @@ def job(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def certified(tmp_path, monkeypatch):
+    """What a server needs for TLS, and a call that makes this process and its children trust it."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", key, "-out", cert, "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(cert, key)
+
+    def trust():
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        tls_context.cache_clear()
+
+    yield served, trust
+    tls_context.cache_clear()
 
 
 @pytest.fixture

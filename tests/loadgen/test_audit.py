@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -15,7 +17,8 @@ from profiler.loadgen.audit import bound_by, merged_audit, merged_window
 from profiler.loadgen.job import Pace
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
-from profiler.schema import ClientAudit, LoadPoint, Window
+from profiler.schema import ClientAudit, Endpoint, LoadPoint, Window
+from tests.loadgen.test_client import DONE, event
 from tests.loadgen.test_worker import ignore
 
 QUIET = ClientAudit(
@@ -86,9 +89,48 @@ def test_a_window_is_steady_if_all_its_parts_are():
     assert (half.steady_start_ns, half.steady_end_ns, half.audit) == (None, None, None)
 
 
-def test_a_load_process_that_stands_still_is_found_out(simulated, job):
-    """Stopped for 0.15 s in a window of a second: its ticks and sends of that time were late."""
-    plan = job(simulated(ttft_s=0.02, itl_s=0.01), mode="open", rate=100.0, warmup_s=0.3, window_s=1.0)
+@pytest.mark.timing
+async def test_waiting_until_a_server_takes_a_connection_is_not_the_clients_lateness(job, certified):
+    """This one closes after each answer and takes 30 ms before it shakes hands: it is in TTFT, as a user
+    waits for it, and in ``sent_ns``."""
+    served, trust = certified
+    trust()
+    answer = b"".join(
+        [b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", event(1), event(2, finish="length"), DONE]
+    )
+
+    async def serve(reader, writer):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            writer.transport.pause_reading()  # the client's hello is for start_tls
+            await asyncio.sleep(0.03)
+            await writer.start_tls(served)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            await asyncio.sleep(0.5)
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    plan = job(Endpoint(base_url=url, model="m"), concurrency=4, n_out=2, warmup_s=0.7, window_s=1.5)
+    with LoadWorker() as worker:
+        window = await asyncio.to_thread(worker.run, plan, ignore, ignore)
+    server.close()
+    records = read_records(plan.records_path)
+    own = [r for r in records if window.steady_start_ns <= r.due_ns < window.steady_end_ns]
+    assert {r.outcome for r in own} == {"ok"}
+    assert min(r.sent_ns - r.due_ns for r in own) > 30e6
+    assert min(r.first_ns - r.due_ns for r in own) > 530e6
+    assert window.audit.send_lag_p99_s < 0.005
+    assert not [reason for reason in window.audit.bound_by if "sent late" in reason]
+
+
+@pytest.mark.parametrize("faults", [[], [{"kind": "close"}]])
+def test_a_load_process_that_stands_still_is_found_out(simulated, job, faults):
+    """Stopped for 0.15 s in a window of a second: its ticks and sends of that time were late, whether they
+    needed a connection or had one."""
+    endpoint = simulated(ttft_s=0.02, itl_s=0.01, faults=faults)
+    plan = job(endpoint, mode="open", rate=100.0, warmup_s=0.3, window_s=1.0)
     with LoadWorker() as worker:
         pid = worker._processes[0].popen.pid
 

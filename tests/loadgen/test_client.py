@@ -6,7 +6,7 @@ from time import perf_counter_ns
 import pytest
 
 from profiler.errors import InputError
-from profiler.loadgen.client import Connection, last_data_ns, target_of, tls_context
+from profiler.loadgen.client import Connection, last_data_ns, target_of
 from profiler.loadgen.decode import decode
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.payload import build
@@ -444,22 +444,9 @@ def test_chat_path():
     )
 
 
-async def test_tls(tmp_path, monkeypatch):
+async def test_tls(certified):
     """A server with a certificate we trust is spoken to; one we do not trust is a connect_error."""
-    import ssl
-    import subprocess
-
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-keyout", key, "-out", cert, "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(cert, key)
+    served, trust = certified
 
     async def answer(reader, writer):
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -471,13 +458,11 @@ async def test_tls(tmp_path, monkeypatch):
     endpoint = Endpoint(base_url=f"https://127.0.0.1:{port}/v1", model="m")
     try:
         distrusted = await Caller(endpoint).ask()
-        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-        tls_context.cache_clear()
+        trust()
         caller = Caller(endpoint)
         trusted = [await caller.ask() for _ in range(2)]
         caller.connection.close()
     finally:
-        tls_context.cache_clear()
         server.close()
     assert distrusted.outcome == "connect_error"
     assert "certificate" in distrusted.error

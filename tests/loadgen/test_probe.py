@@ -1,3 +1,4 @@
+import asyncio
 import json
 import socket
 import time
@@ -6,8 +7,12 @@ import msgspec
 import pytest
 
 from profiler.errors import InputError
-from profiler.loadgen.probe import probe_endpoint
+from profiler.loadgen.probe import probe
 from profiler.schema import Endpoint
+
+
+def probe_endpoint(endpoint, timeout_s=30.0):
+    return asyncio.run(probe(endpoint, timeout_s))
 
 
 @pytest.fixture
@@ -207,7 +212,3 @@ def test_server_whose_tokens_cannot_be_counted_is_refused(server, protocol):
     message = refusal(msgspec.structs.replace(server(answer), protocol=protocol))
     assert "neither returns token ids nor usage: its tokens cannot be counted" in message
     assert "stream_options.include_usage" in message
-
-
-async def test_inside_a_running_event_loop(simulated):
-    assert probe_endpoint(simulated(ttft_s=0.01, itl_s=0.01)).prompt == "ids"

@@ -203,6 +203,27 @@ def test_a_load_that_keeps_one_process_busy_is_begun_anew_with_two(simulated, jo
         assert window.audit.processes == 2  # and so it stays
 
 
+def test_a_client_that_is_busy_gets_help_by_itself(simulated, job, monkeypatch):
+    """More chunks than one process should take, on a machine that says it has four cores: the load is begun
+    anew with two, with prompts of which the server's cache knows nothing."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    endpoint = simulated(ttft_s=0.005, itl_s=0.0, prefix_cache_block_tokens=16)
+    plan = job(endpoint, concurrency=4, n_in=64, n_out=1000, warmup_s=0.6, window_s=0.5)
+    with LoadWorker() as worker:
+        window, records = run(worker, plan)
+        if len(worker._processes) == 1 and window.audit.cpu_frac < 0.6:
+            pytest.skip("others work on these cores: the server was too slow to keep the client busy")
+        assert len(worker._processes) == 2
+    assert window.audit.processes == 2
+    indices = [r.index for r in records]
+    assert len(set(indices)) == len(indices)
+    assert {index % 2 for index in indices} == {0, 1}
+    own = [r for r in records if window.steady_start_ns <= r.due_ns < window.steady_end_ns]
+    assert len(own) > 8
+    assert {(r.outcome, r.output_tokens, r.cached_tokens) for r in own} == {("ok", 1000, 0)}
+    assert {r.cached_tokens for r in records if r.outcome == "ok"} == {0}
+
+
 def test_no_more_processes_than_slots_and_half_the_cores(simulated, job, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     endpoint = Endpoint(base_url="http://h/v1", model="m")

@@ -14,7 +14,8 @@ from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.spill import FLUSH_BYTES, Spill
 from profiler.workload import PlannedRequest
 
-FIELDS = ("due_ns", "sent_ns", "first_token_ns", "end_ns", "status", "failure", "error", "stamps", "pieces")
+FIELDS = ("due_ns", "opening_ns", "sent_ns", "first_token_ns", "end_ns")
+FIELDS += ("status", "failure", "error", "stamps", "pieces")
 
 
 def exchange(index=0, pieces=((1, b"a"), (2, b"bc")), **fields):
@@ -47,6 +48,7 @@ exchanges = st.builds(
     pieces=st.lists(st.tuples(times, st.binary(max_size=300)), max_size=20),
     planned=st.builds(PlannedRequest, *[st.integers(0, 2**31)] * 5),
     due_ns=times,
+    opening_ns=maybe,
     sent_ns=maybe,
     first_token_ns=maybe,
     end_ns=maybe,
@@ -65,7 +67,7 @@ def test_what_is_added_is_read(tmp_path_factory, made, flush_bytes):
         for each in made:
             spill.add(each)
     assert [content(each) for each in spill.read()] == expected
-    assert [content(each) for each in spill.read()] == expected
+    assert spill.read_frac == 1.0
     spill.close()
 
 
@@ -92,7 +94,7 @@ def test_little_waits_in_memory_and_nothing_stays_on_disk(tmp_path):
 
 
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(spill, monkeypatch):
-    real, room = os.pwrite, 100_000
+    real, room = os.pwrite, 300_000
 
     def pwrite(file, data, offset):
         if offset >= room:
@@ -100,19 +102,34 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(spill, monkeypatch):
         return real(file, data[: room - offset], offset)
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    made = []
-
-    def add_all():
-        for index in range(100):
-            made.append(index)
+    failed = []
+    for index in range(100):
+        try:
             spill.add(exchange(index, [(1, bytes(10_000))]))
+        except LoadError as error:
+            failed.append(str(error))
+    (text,) = failed
+    assert "raw: No space left on device; free some space" in text
+    assert FLUSH_BYTES <= os.fstat(spill._file.fileno()).st_size < room  # the torn end is gone
+    assert [each.planned.index for each in spill.read()] == list(range(100))
 
-    with pytest.raises(LoadError, match=r"raw: No space left on device; free some space"):
-        add_all()
-    assert [each.planned.index for each in spill.read()] == made
-    monkeypatch.undo()
-    spill.add(exchange(100))
-    assert [each.planned.index for each in spill.read()] == [*made, 100]
+
+def test_what_has_been_read_leaves_the_disk(spill):
+    for index in range(200):
+        spill.add(exchange(index, [(1, bytes(10_000))]))
+    on_disk = [os.fstat(spill._file.fileno()).st_blocks * 512]
+    fractions = []
+    for index, each in enumerate(spill.read()):
+        assert (each.planned.index, each.pieces) == (index, [bytes(10_000)])
+        on_disk.append(os.fstat(spill._file.fileno()).st_blocks * 512)
+        fractions.append(spill.read_frac)
+    assert fractions == sorted(fractions)
+    assert fractions[99] == pytest.approx(0.5, abs=0.01)
+    if on_disk[-1] == on_disk[0]:
+        pytest.skip("this file system keeps what is read")
+    assert on_disk[0] > 1_700_000
+    assert on_disk[100] < 0.65 * on_disk[0]
+    assert on_disk[-1] <= 8192
 
 
 def test_a_file_that_may_not_grow_is_the_same_error(spill):

@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
 
 from profiler.engines.simulated import law, parse
-from profiler.errors import EngineError, LoadError
+from profiler.errors import EngineError, InputError, LoadError
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
 from profiler.schema import Endpoint
@@ -220,8 +221,6 @@ def test_check_is_called_about_four_times_a_second(worker, simulated, job):
 
 
 def test_unwritable_records_are_a_load_error_and_the_worker_lives_on(worker, simulated, job, tmp_path):
-    import msgspec
-
     plan = job(simulated(ttft_s=0.01, itl_s=0.002), window_s=0.2)
     with pytest.raises(LoadError, match="missing"):
         worker.run(
@@ -237,14 +236,44 @@ def test_killed_load_process_is_a_load_error_with_its_last_words(simulated, job)
             worker.run(job(simulated(), window_s=30.0), ignore, child.kill)
 
 
+def test_it_is_asked_how_an_endpoint_talks_before_it_holds_a_load(simulated, job):
+    endpoint = simulated(ttft_s=0.01, itl_s=0.002)
+    with LoadWorker() as worker:
+        with pytest.raises(InputError, match="does not serve 'another'"):
+            worker.ask(msgspec.structs.replace(endpoint, model="another"))
+        found = worker.ask(msgspec.structs.replace(endpoint, model=""))
+        assert (found.model, found.prompt) == (endpoint.model, "ids")
+        assert worker.run(job(found, window_s=0.2), ignore, ignore).trouble is None
+
+
+def test_a_worker_that_was_told_nothing_ends_at_once_and_a_closed_one_stays_closed():
+    worker = LoadWorker().__enter__()
+    child = worker._processes[0].popen
+    began_s = time.monotonic()
+    worker.close()
+    worker.close()
+    assert time.monotonic() - began_s < 0.1  # its imports alone take longer
+    assert child.poll() is not None
+    with pytest.raises(LoadError, match="with statement"):
+        worker.ask(Endpoint(base_url="http://h/v1", model="m"))
+
+
+def test_it_can_be_kept_to_some_cores():
+    cores = {max(os.sched_getaffinity(0))}
+    with LoadWorker() as worker:
+        worker.keep_to(set())
+        child = worker._processes[0].popen.pid
+        assert os.sched_getaffinity(child) == os.sched_getaffinity(0)
+        worker.keep_to(cores)
+        assert os.sched_getaffinity(child) == cores
+
+
 def test_outside_a_with_statement_it_says_so(job):
     with pytest.raises(LoadError, match="with statement"):
         LoadWorker().run(job(Endpoint(base_url="http://h/v1", model="m")), ignore, ignore)
 
 
 def test_child_is_its_own_session_and_never_shows_the_key(simulated, job):
-    import msgspec
-
     with LoadWorker() as worker:
         child = psutil.Process(worker._processes[0].popen.pid)
         assert os.getsid(child.pid) == child.pid
@@ -263,8 +292,6 @@ def test_child_is_its_own_session_and_never_shows_the_key(simulated, job):
 @pytest.mark.parametrize("busy", [False, True])
 def test_no_orphan_when_the_profiler_is_killed(simulated, job, tmp_path, busy):
     """SIGKILL leaves the profiler no chance to clean up; the child ends by itself."""
-    import msgspec
-
     plan = tmp_path / "job.json"
     plan.write_bytes(msgspec.json.encode(job(simulated(), window_s=30.0, max_window_s=60.0)))
     code = (
