@@ -6,7 +6,7 @@ gone when the ``with`` block ends, whichever way it ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -14,10 +14,11 @@ from typing import Literal
 from msgspec import structs
 
 from profiler.engines.base import RunningEngine
+from profiler.errors import InputError
 from profiler.schema import Model, ProbeStatus
 from profiler.settings import EngineSettings
 
-__all__ = ["RunningEngine", "available_engines", "check_engine", "choose_kind", "open_engine"]
+__all__ = ["RunningEngine", "available_engines", "boards", "check_engine", "choose_kind", "open_engine"]
 
 Kind = Literal["vllm", "transformers", "endpoint", "simulated"]
 
@@ -50,6 +51,23 @@ def choose_kind(settings: EngineSettings) -> Kind:
     build = installed()
     fast = build is not None and build.device == "cuda" and visible_gpus(settings.env)
     return "vllm" if fast else "transformers"
+
+
+def boards(settings: EngineSettings, devices: Sequence[int | str] = ()) -> tuple[str, ...]:
+    """UUIDs of the GPUs that an engine with these settings may use: ``devices`` where any are named, none
+    where the engine runs on another machine.  Raises InputError for a device that is not here."""
+    from profiler.engines.gpus import chosen_gpus
+
+    if settings.kind == "endpoint":
+        from profiler.engines.endpoint import is_here
+
+        if not is_here(settings.args):
+            if devices:
+                raise InputError(
+                    f"--devices {','.join(map(str, devices))}: the server runs on another machine"
+                )
+            return ()
+    return chosen_gpus(devices, settings.env)
 
 
 def available_engines() -> tuple[ProbeStatus, ...]:

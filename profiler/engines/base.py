@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from profiler.engines.process import EngineProcess
+from msgspec import Struct
+
 from profiler.schema import Endpoint, EngineFacts, Memory
 
+if TYPE_CHECKING:
+    from profiler.engines.process import EngineProcess
 
-@dataclass(frozen=True, kw_only=True)
-class RunningEngine:
+
+class RunningEngine(Struct, frozen=True, kw_only=True):
     """An engine that answers at ``endpoint``.
 
     ``process`` is None for an engine that somebody else runs; ``account`` asks the engine for its

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -42,11 +43,21 @@ def open_endpoint(settings: EngineSettings, model: Model) -> RunningEngine:
         facts=EngineFacts(
             kind="endpoint",
             version=None,
-            device="remote",
+            device="none" if is_here(settings.args) else "remote",
             argv=(base_url,),
             weights=model.weights,
         ),
     )
+
+
+def is_here(args: dict[str, Any]) -> bool:
+    """Whether the server runs on this machine, whose energy is then its own; raises InputError."""
+    host = urlsplit(normalise_url(parse_args(args).url)).hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 def parse_args(args: dict[str, Any]) -> EndpointArgs:

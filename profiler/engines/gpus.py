@@ -4,56 +4,65 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from profiler import nvml
+from profiler.errors import InputError
+from profiler.nvml.devices import Device, described, find, present
+
+Gpus = tuple[tuple[str, int | None], ...]
 
 
-def visible_gpus(env: Mapping[str, str] | None = None) -> tuple[tuple[str, int | None], ...]:
+def visible_gpus(env: Mapping[str, str] | None = None) -> Gpus:
     """(UUID, memory in bytes) of the GPUs a CUDA program sees, in its order; empty without NVIDIA driver.
 
-    ``env`` adds to the environment of this process.  ``CUDA_VISIBLE_DEVICES`` may hold indices, UUIDs
-    or UUID prefixes and, as in CUDA, ends at the first entry that names no GPU.  Indices are NVML's,
-    which is CUDA's order under ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` and wherever all GPUs are alike.
+    ``env`` adds to the environment of this process.  ``CUDA_VISIBLE_DEVICES`` may hold indices, UUIDs,
+    UUID prefixes or MIG devices and, as in CUDA, ends at the first entry that names no GPU.  Indices are
+    NVML's, which is CUDA's order under ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` and wherever all GPUs are alike.
+    A MIG device appears as the board it is part of, with the memory that is its own.
     """
-    present = _present()
+    boards, _ = _present()
     chosen = {**os.environ, **(env or {})}.get("CUDA_VISIBLE_DEVICES")
-    return present if chosen is None else _chosen(present, chosen)
-
-
-def _chosen(present: tuple[tuple[str, int | None], ...], names: str) -> tuple[tuple[str, int | None], ...]:
-    found: list[tuple[str, int | None]] = []
-    for name in (part.strip() for part in names.split(",")):
-        if name.isdigit():
-            match = present[int(name) : int(name) + 1]
-        else:
-            match = tuple(gpu for gpu in present if name and gpu[0].startswith(name))[:1]
-        if not match:
+    names = [str(index) for index in range(len(boards))] if chosen is None else chosen.split(",")
+    gpus: dict[str, int | None] = {}
+    for name in names:
+        gpu = find(boards, name.strip())
+        if gpu is None:
             break
-        found += match
+        gpus.setdefault(*gpu)
+    return tuple(gpus.items())
+
+
+def chosen_gpus(devices: Sequence[int | str], env: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """UUIDs of the GPUs to read: those that ``devices`` name, by index, UUID or the beginning of one, else
+    those that a CUDA program sees.  Raises InputError for a name that stands for none."""
+    if not devices:
+        return tuple(uuid for uuid, _ in visible_gpus(env))
+    boards, trouble = _present()
+    found: dict[str, None] = {}
+    for name in map(str, devices):
+        gpu = find(boards, name.strip())
+        if gpu is None:
+            here = trouble or f"here are {described(boards)}"
+            raise InputError(f"--devices {name}: no such GPU; {here}")
+        found[gpu[0]] = None
     return tuple(found)
 
 
-def _present() -> tuple[tuple[str, int | None], ...]:
+def _present() -> tuple[tuple[Device, ...], str | None]:
+    """The boards NVML sees, and why there are none to see."""
     try:
-        import pynvml
-    except ImportError:
-        return ()
+        library = nvml.load()
+    except ImportError as error:
+        return (), str(error)
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
+        library.nvmlInit()
+    except library.NVMLError as error:
+        return (), f"NVML does not start ({error})"
     try:
-        return tuple(_describe(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return present(library), None
+    except library.NVMLError as error:
+        return (), f"NVML does not list its GPUs ({error})"
     finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
-
-
-def _describe(index: int) -> tuple[str, int | None]:
-    import pynvml
-
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    uuid = pynvml.nvmlDeviceGetUUID(handle)
-    memory_bytes: int | None = None
-    with contextlib.suppress(pynvml.NVMLError):
-        memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    return (uuid.decode() if isinstance(uuid, bytes) else str(uuid)), memory_bytes
+        with contextlib.suppress(library.NVMLError):
+            library.nvmlShutdown()

@@ -42,7 +42,7 @@ def open_simulated(
         argv=started.argv,
         start_s=started.start_s,
     )
-    return _running(started, key, model, facts, metrics=True)
+    return _running(started, key, model, facts)
 
 
 def open_transformers(
@@ -107,9 +107,7 @@ def _start(
     return start_server(launch, workdir / "engine.log", report)
 
 
-def _running(
-    started: Started, key: str, model: Model, facts: EngineFacts, *, metrics: bool = False
-) -> RunningEngine:
+def _running(started: Started, key: str, model: Model, facts: EngineFacts) -> RunningEngine:
     def account() -> Memory:
         found = msgspec.structs.asdict(read_account(started.port, key))
         return Memory(**{name: found[name] for name in Memory.__struct_fields__})
@@ -121,7 +119,7 @@ def _running(
             api_key=key,
             vocab_size=model.facts.vocab_size if model.facts else None,
             pid=started.process.pid,
-            metrics_url=f"http://127.0.0.1:{started.port}/metrics" if metrics else None,
+            metrics_url=f"http://127.0.0.1:{started.port}/metrics",
         ),
         facts=facts,
         log_path=started.process.log_path,

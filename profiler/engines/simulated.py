@@ -18,6 +18,10 @@ tokens, and so are the words of a text; an image is ``tokens_per_image`` of them
 
 ``GET /metrics`` gives vLLM's names for the queue and the tokens so far.
 
+Simulated GPU boards (:mod:`profiler.nvml`) are kept busy to the fraction
+min(1, ``PREFILL_BUSY``·p + ``DECODE_BUSY``·d), with p requests admitted that wait for their first chunk and
+d that had it; so below saturation a chunk takes a known energy.
+
 ``law`` gives what a closed loop of constant lengths must measure, without a cache.
 :mod:`profiler.engines.faults` lists what can be made to go wrong.
 """
@@ -44,11 +48,13 @@ from profiler.engines.faults import Fate, Fault, fault_of
 from profiler.engines.sse_server import App, run
 from profiler.engines.sse_stream import Stream
 from profiler.errors import InputError, nearest
+from profiler.nvml.load import LOAD_VARIABLE, LoadWriter
 
 Span = Annotated[float, Meta(ge=0)]
 API_KEY_VARIABLE = "PROFILER_API_KEY"
 CACHE_BLOCKS = 1 << 18
 WORD = " tok"
+PREFILL_BUSY, DECODE_BUSY = 1 / 4, 1 / 32
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,6 +138,7 @@ class Simulated(App):
         self._cache = PrefixCache(block_tokens) if block_tokens else None
         self._prompt_tokens = 0
         self._sent_tokens = 0
+        self.draw = Draw(os.environ.get(LOAD_VARIABLE))
 
     def page(self, path: str) -> Any | None:
         return self._metrics() if path == "/metrics" else None
@@ -143,9 +150,12 @@ class Simulated(App):
         fate = Fate(fault_of(self._settings.faults, number), len(prompt), wanted)
         fate.begin(stream)
         admitted_ns = await self._admit(stream.arrived_ns)
+        task = _Task(number, prompt, self._cache)
+        self.draw.change(prefilling=1)
         try:
-            await self._speak(fate, _Task(number, prompt, self._cache), stream, admitted_ns)
+            await self._speak(fate, task, stream, admitted_ns)
         finally:
+            self.draw.change(prefilling=-(not task.has_spoken), decoding=-task.has_spoken)
             self._leave()
 
     async def _speak(self, fate: Fate, task: _Task, stream: Stream, admitted_ns: int) -> None:
@@ -162,6 +172,9 @@ class Simulated(App):
         due_ns = admitted_ns + first_s * law_rng.uniform(low, high) * 1e9
         for chunk in range(chunks):
             await self._alarm.until(int(due_ns))
+            if not task.has_spoken:
+                task.has_spoken = True
+                self.draw.change(prefilling=-1, decoding=1)
             ids = range(chunk * per_chunk, min((chunk + 1) * per_chunk, fate.output_tokens))
             said = ids, WORD * len(ids), fate.finish_reason if chunk == chunks - 1 else None
             if chunk != strike_at or await fate.strike(stream, stream.chunk(*said), settings.itl_s):
@@ -217,6 +230,25 @@ class Simulated(App):
         return "".join(lines).encode()
 
 
+class Draw:
+    """What the engine takes of simulated boards, told through the file at ``path`` if there is one."""
+
+    def __init__(self, path: str | None) -> None:
+        self._writer = LoadWriter(path) if path else None
+        self._prefilling = self._decoding = 0
+
+    def change(self, prefilling: int = 0, decoding: int = 0) -> None:
+        """So many requests more, or fewer."""
+        self._prefilling += prefilling
+        self._decoding += decoding
+        if self._writer is not None:
+            self._writer.tell(min(1.0, PREFILL_BUSY * self._prefilling + DECODE_BUSY * self._decoding))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
 class PrefixCache:
     """Which beginnings of prompts were seen, in whole blocks; the oldest blocks go first when it is full."""
 
@@ -258,6 +290,7 @@ class _Task:
     def __init__(self, number: int, prompt: list[Hashable], cache: PrefixCache | None) -> None:
         self.number = number
         self.prompt = prompt
+        self.has_spoken = False
         self.cached_tokens = cache.look_up(prompt) if cache is not None else None
 
     def said(self, tokens: int) -> list[Hashable]:
@@ -294,7 +327,9 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     settings = parse(msgspec.json.decode(options.settings, type=dict[str, Any]))
     key = os.environ.get(API_KEY_VARIABLE) or None
-    run(Simulated(settings, options.model), host=options.host, port=options.port, api_key=key)
+    app = Simulated(settings, options.model)
+    run(app, host=options.host, port=options.port, api_key=key)
+    app.draw.close()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from msgspec.structs import replace
 
-from profiler.engines import varlen_attention
+from profiler import procfs
+from profiler.engines import varlen_attention, weights
 from profiler.engines.transformers import EngineArgs, ServerConfig
 from profiler.schema import Memory
 
@@ -37,6 +39,13 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads or psutil.cpu_count(logical=False) or 1)
 
 
+def own_bytes() -> int | None:
+    """What this process holds with its libraries and without a model."""
+    from transformers import AutoModelForCausalLM  # noqa: F401 (reads the library's files)
+
+    return procfs.pss_bytes("self")
+
+
 def load(config: ServerConfig) -> Any:
     """The model, ready to run: weights from a folder or the hub, or drawn from the config alone.
 
@@ -53,7 +62,8 @@ def load(config: ServerConfig) -> Any:
     chosen = config.args.attn_implementation
     if device == "cpu" and chosen is None and varlen_attention.can_serve(model.config.get_text_config()):
         varlen_attention.install(model)
-    log(f"weights ready {weights_bytes(model) / 2**30:.2f} GiB · {time.perf_counter() - started:.1f} s")
+    size = sum(weights.bytes_by_kind(model).values())
+    log(f"weights ready {size / 2**30:.2f} GiB · {time.perf_counter() - started:.1f} s")
     return model.eval()
 
 
@@ -133,30 +143,27 @@ def _cpu_blocks(model: Any, page: int) -> int:
     return max(1, min(CPU_CACHE_TOKENS, affordable) // page)
 
 
-def weights_bytes(model: Any) -> int:
-    """Bytes of all parameters and buffers; what is tied or shared counts once."""
-    tensors = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers()) if t.nbytes}
-    return sum(tensors.values())
-
-
-def memory(model: Any, manager: Any) -> Memory:
-    """The engine's account: what torch has really allocated."""
-    import torch
-
-    cache = manager.batch_processor.cache
-    kv_bytes = int(cache.cache_tensor.nbytes)
-    weights = weights_bytes(model)
-    peak = total = None
-    if model.device.type == "cuda":
-        peak = max(0, torch.cuda.max_memory_allocated() - weights - kv_bytes)
-        total = int(torch.cuda.mem_get_info()[1])
-    return Memory(
-        weights_bytes=weights,
-        kv_bytes=kv_bytes,
+def memory(model: Any, manager: Any, before_bytes: int | None) -> Memory:
+    """The engine's account: what torch has really allocated.  ``before_bytes`` as of :func:`own_bytes`."""
+    pool = manager.batch_processor.cache.cache_tensor
+    parts = weights.bytes_by_kind(model)
+    account = Memory(
+        weights_bytes=sum(parts.values()),
+        **parts,
+        kv_bytes=int(pool.nbytes),
         kv_tokens=cache_tokens(manager),
-        activation_peak_bytes=peak,
-        device_total_bytes=total,
     )
+    if model.device.type != "cuda":
+        resident = procfs.resident_bytes([(pool.data_ptr(), int(pool.nbytes))])
+        return replace(account, kv_resident_bytes=resident, runtime_bytes=before_bytes)
+    device = weights.cuda_memory()
+    peak = device.pop("allocated_peak_bytes") - sum(parts.values()) - int(pool.nbytes)
+    return replace(account, activation_peak_bytes=max(0, peak), **device)
+
+
+def cache_usage_frac(manager: Any) -> float:
+    """How much of the cache belongs to requests."""
+    return 1.0 - float(manager.batch_processor.cache.compute_free_capacity())
 
 
 def cache_tokens(manager: Any) -> int:

@@ -35,18 +35,16 @@ SWITCH_INTERVAL_S = 0.001
 class Batcher(App):
     """Serves one model through a running ``ContinuousBatchingManager``."""
 
-    def __init__(
-        self, name: str, manager: Any, limits: Limits, account: Callable[[], dict[str, Any]]
-    ) -> None:
+    def __init__(self, name: str, manager: Any, limits: Limits, pages: dict[str, Callable[[], Any]]) -> None:
         self.model = name
         self._manager = manager
         self._limits = limits
-        self._account = account
+        self._pages = pages
         self._names = map(str, itertools.count())
         self._in_flight = 0
 
     def page(self, path: str) -> Any | None:
-        return self._account() if path == "/memory" else None
+        return self._pages[path]() if path in self._pages else None
 
     async def completions(self, request: dict[str, Any], stream: Stream) -> None:
         ids, max_tokens = self._limits.checked(request)
@@ -190,6 +188,7 @@ def build(config: ServerConfig) -> Batcher:
 
     engine.log("importing torch and transformers")
     engine.set_threads(config.args.threads)
+    before_bytes = engine.own_bytes()
     model = engine.load(config)
     manager = engine.start_batching(model, config)
     text = model.config.get_text_config()
@@ -201,7 +200,11 @@ def build(config: ServerConfig) -> Batcher:
     threading.Thread(target=_end_with, args=(manager,), daemon=True).start()
 
     def account() -> dict[str, Any]:
-        return msgspec.structs.asdict(engine.memory(model, manager)) | {"device": model.device.type}
+        found = engine.memory(model, manager, before_bytes)
+        return msgspec.structs.asdict(found) | {"device": model.device.type}
+
+    def metrics() -> bytes:
+        return b"# vLLM's name, a fraction\nvllm:kv_cache_usage_perc %f\n" % engine.cache_usage_frac(manager)
 
     limits = Limits(
         vocab_size=text.vocab_size,
@@ -209,7 +212,7 @@ def build(config: ServerConfig) -> Batcher:
         eos=getattr(text, "eos_token_id", None),
         tokenizer=_tokenizer(config),
     )
-    return Batcher(config.name, manager, limits, account)
+    return Batcher(config.name, manager, limits, {"/memory": account, "/metrics": metrics})
 
 
 def _end_with(manager: Any) -> None:

@@ -11,14 +11,20 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+from msgspec.structs import replace
+
+from profiler import procfs
+from profiler.engines import vllm_inside
 from profiler.engines.base import RunningEngine
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
-from profiler.engines.vllm_account import cache_config, memory_account, start_notes
+from profiler.engines.vllm_account import cache_config, counted, memory_account, start_notes
 from profiler.engines.vllm_log import strip_prefix
 from profiler.errors import InputError
 from profiler.schema import Endpoint, EngineFacts, Memory, Model, is_secret
@@ -111,7 +117,8 @@ def check_vllm(settings: EngineSettings, model: Model) -> tuple[Installed, dict[
         raise InputError(MISSING)
     if model.weights == "remote" or (model.weights == "local" and model.folder is None):
         raise InputError(f"engine vllm has no weights of {model.name}; give a model folder or a Hub id")
-    return build, engine_arguments(settings, model, build.device)
+    arguments = engine_arguments(settings, model, build.device)
+    return build, arguments | vllm_inside.options(build.version, arguments)
 
 
 def _running(
@@ -121,8 +128,10 @@ def _running(
     gpus = visible_gpus(settings.env)[:ranks] if build.device == "cuda" else ()
     start_log = started.process.log()
 
+    workers: list[dict[str, Any]] = []
+
     def account() -> Memory:
-        return memory_account(
+        logged = memory_account(
             start_log,
             cache_config(_metrics(started.port)),
             ranks=ranks,
@@ -130,6 +139,10 @@ def _running(
             facts=model.facts,
             device_total_bytes=_total([memory_bytes for _, memory_bytes in gpus]),
         )
+        workers[:] = _workers(started.port, key) or workers  # a server that has died said it before
+        found = counted(logged, workers, ranks)
+        on_cpu = build.device == "cpu" and workers
+        return replace(found, runtime_bytes=_runtime(started.process.pid, workers)) if on_cpu else found
 
     notes = start_notes(start_log, cache_config(_metrics(started.port)), model)
     return RunningEngine(
@@ -266,6 +279,25 @@ def _argument(settings: EngineSettings, name: str, default: Any) -> Any:
 
 def _metrics(port: int) -> str:
     return get(port, "/metrics")[1].decode(errors="replace")
+
+
+def _workers(port: int, key: str) -> list[dict[str, Any]]:
+    """What the workers count of themselves; empty where they cannot be asked."""
+    status, body = get(port, vllm_inside.PATH, key=key)
+    return json.loads(body) if status == HTTPStatus.OK else []
+
+
+def _runtime(pid: int | None, workers: list[dict[str, Any]]) -> int | None:
+    """What the server's processes hold without a model: workers before they loaded it, others now."""
+    at_work = {worker["pid"] for worker in workers}
+    try:
+        root = psutil.Process(pid)
+        tree = [root.pid, *(child.pid for child in root.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return None
+    sizes = [worker["before_bytes"] for worker in workers]
+    sizes += [procfs.pss_bytes(other) for other in tree if other not in at_work]
+    return _total(sizes)
 
 
 def _total(sizes: list[int | None]) -> int | None:

@@ -1,4 +1,4 @@
-"""vLLM's memory account, read from its start-up log and from ``/metrics``.
+"""vLLM's memory account: from its workers if they can be asked, else from its log and ``/metrics``.
 
 Sums are over all devices of the engine.  What one version prints another may not; whatever is missing
 is None.  Log figures have two decimals of a GiB.
@@ -7,23 +7,40 @@ is None.  Log figures have two decimals of a GiB.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
 
 from profiler.schema import Memory, Model, ModelFacts
 
 GIB = 1 << 30
+PARTS = ("dense_bytes", "routed_expert_bytes", "shared_expert_bytes", "embedding_bytes")
 
-# Wording of 0.11 … 0.33; each is printed by every worker or, by later versions, by one for all.
-_WEIGHTS = re.compile(r"Model loading took (?P<gib>[\d.]+) GiB")
-_KV_POOL = re.compile(r"Available KV cache memory: (?P<gib>[\d.]+) GiB")
+# Wordings of 0.6.6 … 0.33; each is printed by every worker or, by later versions, by one for all.  "GB" of
+# the older ones is 2^30 bytes too.  A figure below 0 (memory came back meanwhile) says nothing.
+_WEIGHTS = re.compile(r"(?:Model loading|Loading model weights) took (?P<gib>[\d.]+) Gi?B")
+_KV_POOL = re.compile(
+    r"(?:Available KV cache memory:|the rest of the memory reserved for KV Cache is) (?P<gib>[\d.]+) ?GiB"
+)
+_KV_GIVEN = re.compile(r"reserved (?P<gib>[\d.]+) GiB memory for KV Cache as specified")
 _CPU_KV_POOL = re.compile(r"(?:Explicitly|Auto) set \((?P<gib>[\d.]+)/[\d.]+\) GiB for KV cache")
 _CPU_TOTAL = re.compile(r"(?:Explicitly|Auto) set \([\d.]+/(?P<gib>[\d.]+)\) GiB for KV cache")
 _KV_TOKENS = re.compile(r"KV cache size: (?P<tokens>[\d,]+) tokens")
-_PEAK = re.compile(r"(?P<gib>[\d.]+) GiB for peak activation")
-_PEAK_DEBUG = re.compile(r"torch peak memory increase: (?P<gib>[\d.]+) ?GiB")
+_KV_BLOCKS = re.compile(r"# (?:GPU|CUDA|cuda) blocks: (?P<blocks>\d+)")
+_PEAK = re.compile(r"(?<![-\d.])(?P<gib>[\d.]+) GiB for peak activation")
+_PEAK_PROFILED = re.compile(
+    r"(?:torch peak memory increase:|PyTorch activation peak memory takes) (?P<gib>[\d.]+) ?GiB"
+)
 _GRAPHS_ESTIMATE = re.compile(r"Estimated CUDA graph memory: (?P<gib>[\d.]+) GiB total")
 _GRAPHS_ESTIMATE_APPLIED = "CUDA graph memory profiling is enabled"
+_GRAPHS_ESTIMATE_IGNORED = "CUDA graph memory profiling is disabled"
 _GRAPHS = re.compile(r"Graph capturing finished in \d+ secs, took (?P<gib>[\d.]+) GiB")
+_NON_TORCH = re.compile(
+    r"non_torch_memory takes (?P<gib>[\d.]+) ?GiB|(?<![-\d.])(?P<gib2>[\d.]+) GiB for non-torch memory"
+)
+_CONSUMED = re.compile(r"(?<![-\d.])(?P<gib>[\d.]+) GiB for consumed memory \(weights \+ non-torch\)")
+V0_BLOCK_TOKENS = 16  # default block size of the versions that print blocks and not tokens
 
 
 def cache_config(metrics: str) -> dict[str, str]:
@@ -46,18 +63,53 @@ def memory_account(
     ``kv_bytes`` is what vLLM set aside for the KV cache: the explicit size where one was given (on a
     CPU by VLLM_CPU_KVCACHE_SPACE, which vLLM 0.32 turns into ``kv_cache_memory_bytes`` and allocates
     whole blocks of), else the size in the log, else blocks × block size × bytes per token of a plain
-    16-bit cache.  The CPU build does not say how large weights and activations are.
+    16-bit cache.
     """
     explicit = _whole(config, "kv_cache_memory_bytes")
-    pool = explicit if explicit is not None else _per_worker(_KV_POOL, log) or _per_worker(_CPU_KV_POOL, log)
+    logged = (_per_worker(each, log) for each in (_KV_POOL, _KV_GIVEN, _CPU_KV_POOL))
+    pool = explicit if explicit is not None else next((each for each in logged if each), None)
     tokens = _whole(config, "kv_cache_size_tokens") or _logged_tokens(log)
+    if tokens is None:
+        tokens = _plain_tokens(config) or _logged_blocks(log, config)
     return Memory(
         weights_bytes=_times(_per_worker(_WEIGHTS, log), ranks),
         kv_bytes=_times(pool, ranks) or _times(_derived_kv_bytes(config, facts), replicas),
-        kv_tokens=_times(tokens if tokens is not None else _plain_tokens(config), replicas),
+        kv_tokens=_times(tokens, replicas),
         activation_peak_bytes=_times(_activation_peak(log), ranks),
         graphs_bytes=_times(_per_worker(_GRAPHS, log), ranks),
         device_total_bytes=device_total_bytes or _per_worker(_CPU_TOTAL, log),
+        runtime_bytes=_times(_runtime(log), ranks),
+    )
+
+
+def counted(memory: Memory, workers: Iterable[Mapping[str, Any]], ranks: int) -> Memory:
+    """``memory`` with what the workers themselves count (``vllm_inside``) in the place of what the log says.
+
+    Of several data-parallel groups one answers for all: they hold the same.
+    """
+    told = list(workers)
+    if not told:
+        return memory
+
+    def total(name: str) -> int | None:
+        values = [int(value) for each in told if (value := each.get(name)) is not None and value >= 0]
+        return round(sum(values) * ranks / len(told)) if len(values) == len(told) else None
+
+    parts = {name: total(name) or 0 for name in PARTS}
+    weights, pool = total("loaded_bytes") or sum(parts.values()), total("kv_bytes")
+    peak = memory.activation_peak_bytes
+    if peak is None and (allocated := total("allocated_peak_bytes")) is not None:
+        peak = max(0, allocated - weights - (pool or 0))
+    known = {name: total(name) for name in ("kv_resident_bytes", "torch_reserved_bytes")}
+    runtime = total("runtime_bytes")
+    return msgspec.structs.replace(
+        memory,
+        **parts,
+        **known,
+        weights_bytes=weights,
+        kv_bytes=pool or memory.kv_bytes,
+        activation_peak_bytes=peak,
+        runtime_bytes=memory.runtime_bytes if runtime is None else runtime,
     )
 
 
@@ -68,7 +120,15 @@ def start_notes(log: str, config: Mapping[str, str], model: Model) -> tuple[str,
         notes.append(f"prefix caching {'on' if caching == 'True' else 'off'}")
     utilisation = config.get("gpu_memory_utilization")
     if utilisation and _whole(config, "kv_cache_memory_bytes") is None:
-        notes.append(f"gpu_memory_utilization {utilisation}")
+        notes.append(
+            f"gpu_memory_utilization {utilisation} (vLLM's default is 0.92 since 0.20, before it 0.90)"
+        )
+    if _GRAPHS_ESTIMATE_APPLIED in log or _GRAPHS_ESTIMATE_IGNORED in log:
+        applied = _GRAPHS_ESTIMATE_APPLIED in log
+        notes.append(
+            f"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS={applied:d}: the KV cache was sized "
+            f"{'with' if applied else 'without'} room for CUDA graphs"
+        )
     if "Using default MoE config" in log:
         notes.append("no tuned MoE kernel config for this GPU and shape: MoE speed may be below its best")
     if cores := re.findall(r"local_rank=\d+, core ids=\[([\d, ]*)\]", log):
@@ -87,16 +147,24 @@ def _activation_peak(log: str) -> int | None:
     """
     peak = _per_worker(_PEAK, log)
     if peak is None:
-        return _per_worker(_PEAK_DEBUG, log)
+        return _per_worker(_PEAK_PROFILED, log)
     if _GRAPHS_ESTIMATE_APPLIED not in log:
         return peak
     graphs = _per_worker(_GRAPHS_ESTIMATE, log)
     return peak - graphs if graphs is not None and graphs <= peak else None
 
 
+def _runtime(log: str) -> int | None:
+    """Bytes a worker holds outside torch's allocator: printed, or (since 0.21) printed with the weights."""
+    printed, consumed, weights = (_per_worker(each, log) for each in (_NON_TORCH, _CONSUMED, _WEIGHTS))
+    if printed is not None or consumed is None or weights is None:
+        return printed
+    return consumed - weights if consumed >= weights else None
+
+
 def _per_worker(pattern: re.Pattern[str], log: str) -> int | None:
     """Mean over the workers that print it, in bytes."""
-    found = [float(match["gib"]) for match in pattern.finditer(log)]
+    found = [float(next(filter(None, match.groups()))) for match in pattern.finditer(log)]
     return round(sum(found) / len(found) * GIB) if found else None
 
 
@@ -114,6 +182,11 @@ def _plain_tokens(config: Mapping[str, str]) -> int | None:
 def _logged_tokens(log: str) -> int | None:
     match = _KV_TOKENS.search(log)
     return int(match["tokens"].replace(",", "")) if match else None
+
+
+def _logged_blocks(log: str, config: Mapping[str, str]) -> int | None:
+    match = _KV_BLOCKS.search(log)
+    return int(match["blocks"]) * (_whole(config, "block_size") or V0_BLOCK_TOKENS) if match else None
 
 
 def _whole(config: Mapping[str, str], name: str) -> int | None:

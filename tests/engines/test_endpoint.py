@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from profiler.engines.endpoint import normalise_url, open_endpoint
+from profiler.engines import boards
+from profiler.engines.endpoint import is_here, normalise_url, open_endpoint
 from profiler.errors import InputError
 from profiler.schema import Memory, Model
 from profiler.settings import EngineSettings
@@ -63,6 +64,28 @@ def test_key_comes_from_the_named_variable_and_stays_out_of_the_facts(monkeypatc
     assert engine.endpoint.pid is None
     assert "secret" not in repr(engine.facts)
     assert engine.facts.device == "remote"
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:8000/v1", True),
+        ("localhost:8000", True),
+        ("http://[::1]:8000", True),
+        ("http://0.0.0.0:8000", True),
+        ("http://10.0.0.1:8000", False),
+        ("https://api.example.com", False),
+    ],
+)
+def test_a_server_on_this_machine_draws_this_machines_power(url, here):
+    assert is_here({"url": url}) is here
+    settings = EngineSettings(kind="endpoint", args={"url": url})
+    engine = open_endpoint(settings, Model(name="m", weights="remote"))
+    assert engine.facts.device == ("none" if here else "remote")
+    if not here:
+        assert boards(settings) == ()
+        with pytest.raises(InputError, match="another machine"):
+            boards(settings, ["0"])
     assert engine.memory() == Memory()
     engine.check()
 

@@ -12,8 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from profiler.engines.simulated import CACHE_BLOCKS, PrefixCache, Settings, command, law, parse
+from profiler.engines.simulated import (
+    CACHE_BLOCKS,
+    DECODE_BUSY,
+    PREFILL_BUSY,
+    Draw,
+    PrefixCache,
+    Settings,
+    command,
+    law,
+    parse,
+)
 from profiler.errors import InputError
+from profiler.nvml.load import LOAD_VARIABLE, MERGE_S, Load
 from profiler.telemetry.engine_metrics import EngineMetricsProbe
 
 
@@ -284,3 +295,51 @@ def test_bad_settings(args, said):
 
 def test_integers_do_for_seconds():
     assert parse({"ttft_s": 1}).ttft_s == 1
+
+
+@pytest.mark.timing
+def test_simulated_boards_are_told_how_busy_the_engine_is(start, monkeypatch, tmp_path):
+    """Two prefills of 0.3 s and two decodes of 0.4 s; then a request that is cut off, and the end."""
+    path = tmp_path / "load"
+    monkeypatch.setenv(LOAD_VARIABLE, str(path))
+    engine = start(ttft_s=0.3, itl_s=0.04, faults=[{"kind": "reset", "every": 3}])
+    load = Load(path)
+
+    def busy():
+        load.refresh()
+        return load.busy_frac(time.perf_counter())
+
+    assert busy() == 0
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(ask, engine.port, tokens=11) for _ in range(2)]
+        time.sleep(0.15)
+        assert busy() == pytest.approx(2 * PREFILL_BUSY, abs=1e-4)
+        time.sleep(0.35)
+        assert busy() == pytest.approx(2 * DECODE_BUSY, abs=1e-4)
+        for answer in answers:
+            answer.result()
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        ask(engine.port)
+    deadline = time.monotonic() + 5
+    while busy() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert busy() == 0
+    engine.terminate()
+    engine.wait()
+    assert busy() is None
+
+
+def test_power_follows_the_number_of_requests_up_to_full_load(tmp_path):
+    draw, load = Draw(str(tmp_path / "load")), Load(tmp_path / "load")
+    for change, expected in [
+        ((1, 0), PREFILL_BUSY),
+        ((-1, 1), DECODE_BUSY),
+        ((0, 99), 1.0),
+        ((0, -100), 0.0),
+    ]:
+        draw.change(*change)
+        time.sleep(3 * MERGE_S)
+        load.refresh()
+        assert load.busy_frac(time.perf_counter()) == pytest.approx(expected, abs=1e-4)
+    draw.close()
+    Draw(None).change(1, 1)  # without boards nobody listens

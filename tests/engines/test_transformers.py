@@ -12,10 +12,12 @@ import msgspec
 import psutil
 import pytest
 
+from profiler import arch
 from profiler.engines import open_engine, transformers
 from profiler.errors import InputError
 from profiler.schema import Model
 from profiler.settings import EngineSettings
+from profiler.telemetry import engine_metrics
 
 CATALOG = Path(transformers.__file__).parent.parent / "catalog" / "tiny"
 CONFIG = json.loads((CATALOG / "tiny-moe.json").read_text()) | {
@@ -227,6 +229,36 @@ def test_the_memory_account_adds_up(engine):
     token_bytes = 2 * CONFIG["num_hidden_layers"] * CONFIG["num_key_value_heads"] * CONFIG["head_dim"] * 2
     assert account.kv_bytes == pytest.approx(account.kv_tokens * token_bytes, rel=0.01)
     assert account.activation_peak_bytes is None
+    facts = arch.model_facts(CONFIG, "test")
+    assert account.routed_expert_bytes == 2 * facts.routed_expert_params
+    assert account.embedding_bytes == 2 * facts.embedding_params, "tied: once"
+    assert account.shared_expert_bytes == 0
+    parts = account.dense_bytes + account.routed_expert_bytes + account.embedding_bytes
+    assert parts == account.weights_bytes
+    assert 0 < account.kv_resident_bytes <= account.kv_bytes
+    assert account.runtime_bytes > 100 << 20
+
+
+def test_the_cache_in_use_is_on_the_metrics_page(engine):
+    """Nothing between requests; while an answer grows, the pages of its tokens."""
+
+    def used() -> float:
+        address = engine.endpoint.metrics_url.removeprefix("http://").removesuffix("/metrics")
+        connection = http.client.HTTPConnection(address, timeout=10)
+        connection.request("GET", "/metrics")
+        found = engine_metrics.parse(connection.getresponse().read().decode())
+        connection.close()
+        return found["kv_cache_usage_frac"]
+
+    answer = Answer(engine, prompt=prompt(90), max_tokens=400)
+    events = answer.events()
+    next(events)
+    assert 90 / (PAGE * BLOCKS) <= used() <= 512 / (PAGE * BLOCKS)
+    assert list(events)
+    end = time.monotonic() + 5
+    while used() > 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert used() == 0
 
 
 # ------------------------------------------------------------------------------------- folders and attention

@@ -18,10 +18,11 @@ import msgspec
 import psutil
 import pytest
 
-from profiler.engines import open_engine, vllm
+from profiler import arch
+from profiler.engines import open_engine, vllm, vllm_inside
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError
-from profiler.schema import Model, ModelFacts
+from profiler.schema import Model
 from profiler.settings import EngineSettings
 
 DENSE: dict[str, Any] = {
@@ -50,19 +51,8 @@ MOE = DENSE | {
     "norm_topk_prob": True,
     "mlp_only_layers": [],
 }
-FACTS = ModelFacts(
-    architecture="Qwen3MoeForCausalLM",
-    kind="moe",
-    total_params=1,
-    active_params=1,
-    routed_expert_params=0,
-    # 2 layers × key and value × 2 heads × 64 × 2 bytes
-    kv_bytes_per_token=1024,
-    vocab_size=1024,
-    layers=2,
-    max_context_tokens=2048,
-    source="test",
-)
+# A token's keys and values: 2 layers × 2 × 2 heads × 64 × 2 bytes = 1,024
+FACTS = arch.model_facts(MOE, "test")
 RANDOM = Model(name="tiny-moe", weights="random", config=MOE, facts=FACTS)
 
 
@@ -294,7 +284,24 @@ def test_memory_is_the_engines_own(server):
     assert memory.kv_bytes == 1 << 30
     assert memory.kv_tokens == (1 << 30) // FACTS.kv_bytes_per_token
     assert memory.device_total_bytes > memory.kv_bytes
-    assert memory.weights_bytes is None
+    assert memory.kv_resident_bytes == memory.kv_bytes, "vLLM clears its pool"
+    assert memory.routed_expert_bytes == 2 * FACTS.routed_expert_params
+    assert memory.embedding_bytes == 2 * FACTS.embedding_params
+    # The table of rotary angles is a buffer beside the parameters.
+    angles = MOE["max_position_embeddings"] * MOE["head_dim"] * 2
+    assert memory.weights_bytes == pytest.approx(2 * FACTS.total_params + angles, rel=0.05)
+    assert memory.runtime_bytes > 1 << 30, "three processes with torch"
+    assert memory.torch_reserved_bytes is memory.graphs_bytes is None
+
+
+@real_server
+def test_the_memory_page_wants_the_servers_key(server):
+    where = server.endpoint.base_url.removeprefix("http://").removesuffix("/v1")
+    for key, status in ((None, 401), ("wrong", 401), (server.endpoint.api_key, 200)):
+        connection = http.client.HTTPConnection(where, timeout=10)
+        connection.request("GET", vllm_inside.PATH, headers={"Authorization": f"Bearer {key}"} if key else {})
+        assert connection.getresponse().status == status
+        connection.close()
 
 
 @real_server
