@@ -35,6 +35,7 @@ help-pages: $(VENV)/.dev  ## renew the stored --help pages
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/load/ours.py
+	$(BIN)/python -m benchmarks.energy.known_truth
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel

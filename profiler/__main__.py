@@ -9,10 +9,11 @@ HELP = os.path.join(os.path.dirname(__file__), "help")
 
 
 def stored_help(argv: list[str]) -> str | None:
-    """The stored help page for ``--help`` or ``COMMAND --help`` (``make help-pages`` renews them)."""
-    if not argv or argv[-1] not in ("--help", "-h") or len(argv) > 2:
+    """The stored help page that is asked for by ``--help`` or no word at all (``make help-pages`` renews
+    them); None where none is."""
+    if argv and not {"--help", "-h"} & set(argv):
         return None
-    name = argv[0] if len(argv) == 2 else "profile"
+    name = argv[0] if argv and not argv[0].startswith("-") else "profile"
     page = os.path.join(HELP, f"{name}.txt")
     if not name.isalpha() or not os.path.isfile(page):
         return None

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from profiler import prepare, store
+from profiler import comparison, prepare, store
+from profiler.loadgen.worker import LoadWorker
 from profiler.measure import execute
 from profiler.progress import watcher
 from profiler.store import RunResult
@@ -25,6 +26,7 @@ class Options(TypedDict, total=False):
     find: str
     slo: Mapping[str, float]
     max_failed: float
+    devices: str
 
 
 def run(
@@ -55,7 +57,10 @@ def run(
         find=options.get("find"),
         slo={name: str(limit_s) for name, limit_s in options.get("slo", {}).items()},
         max_failed=None if max_failed is None else str(max_failed),
+        devices=options.get("devices"),
     )
-    plan = prepare.prepare(request)
-    with watcher(options.get("quiet", True)) as show:
-        return [store.load(folder) for folder in execute(plan, show)]
+    with LoadWorker() as worker, watcher(options.get("quiet", True)) as show:
+        folders = execute(prepare.prepare(request, worker.ask), show, worker)
+    runs = [store.load(folder) for folder in folders]
+    comparison.summarise(runs)
+    return runs

@@ -40,11 +40,12 @@ class Attention(Struct, frozen=True):
 
 class FeedForward(Struct, frozen=True):
     """One feed-forward block: weights every token uses (dense, shared experts, router), the routed
-    experts' weights, and how much of those one token uses."""
+    experts' weights, how much of those one token uses, and how much of the first the shared experts are."""
 
     always: int
     routed: int = 0
     routed_active: int = 0
+    shared: int = 0
 
 
 class Layer(Struct, frozen=True):
@@ -184,6 +185,8 @@ def model_facts(config: Config, source: str) -> ModelFacts:
         max_context_tokens=_optional(text, "max_position_embeddings"),
         attention_heads=_int(text, "num_attention_heads"),
         kv_heads=1 if family.mla else _kv_heads(text),
+        shared_expert_params=sum(layer.feed_forward.shared for layer in stack),
+        embedding_params=embedding,
         source=source,
     )
 
@@ -219,12 +222,8 @@ def _attention(c: Config, family: Family, i: int) -> Attention:
         return _gated_delta_net(c)
     if family.mla:
         return _latent_attention(c)
-    hidden, heads, kv, width = (
-        _int(c, "hidden_size"),
-        _int(c, "num_attention_heads"),
-        _kv_heads(c),
-        _head_dim(c),
-    )
+    hidden, heads = _int(c, "hidden_size"), _int(c, "num_attention_heads")
+    kv, width = _kv_heads(c), _head_dim(c)
     query = heads * width * (2 if family.query_gate else 1)
     weights = hidden * (query + 2 * kv * width + heads * width)
     wanted = _flag(c, "attention_bias")
@@ -281,15 +280,15 @@ def _feed_forward(c: Config, family: Family, i: int) -> FeedForward:
     expert = 3 * hidden * width + (2 * width + hidden if family.expert_bias else 0)
     router = hidden * experts + (experts if family.expert_bias else 0)
     shared = 3 * hidden * _shared_width(c, width) + (hidden if family.shared_gate else 0)
-    return FeedForward(router + shared, experts * expert, top_k * expert)
+    return FeedForward(router + shared, experts * expert, top_k * expert, shared)
 
 
 def _shared_width(c: Config, width: int) -> int:
     """Width of the experts that every token uses: one of its own size, or some of the routed ones' size."""
     if c.get("model_type") in ("llama4", "llama4_text"):
         return width
-    own_size = _int_or(c, "shared_expert_intermediate_size", 0, least=0)
-    return own_size or _int_or(c, "n_shared_experts", 0, least=0) * width
+    own = _int_or(c, "shared_expert_intermediate_size", 0, least=0)
+    return own or _int_or(c, "n_shared_experts", 0, least=0) * width
 
 
 def _cache_kind(c: Config, family: Family, i: int) -> Literal["full", "window", "state"]:

@@ -46,16 +46,25 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def calibrate(
-    chunks_per_s: float, concurrency: int, *, seconds: float = 2.0, tokens_per_answer: int = 64
+    chunks_per_s: float,
+    concurrency: int,
+    *,
+    seconds: float = 2.0,
+    tokens_per_answer: int = 64,
+    worker: LoadWorker | None = None,
 ) -> Calibration:
     """Measure the load generator at about this rate, in a steady window of at least ``seconds``.
 
     Answers are shorter than ``tokens_per_answer`` where they would take more than half a second.  Server and
-    client get a core each where there are two.  Raises LoadError when no steady window came about,
+    client get a core each where there are two.  A ``worker`` that already runs keeps to its core from then
+    on; without one a load process is started.  Raises LoadError when no steady window came about,
     EngineError when the metronome fails; nothing it started outlives the call.
     """
-    with load_process() as worker:
+    if worker is not None:
+        worker.keep_to(_cores()[1])
         return calibrate_worker(worker, chunks_per_s, concurrency, seconds, tokens_per_answer)
+    with load_process() as own:
+        return calibrate_worker(own, chunks_per_s, concurrency, seconds, tokens_per_answer)
 
 
 def calibrate_worker(
@@ -64,8 +73,11 @@ def calibrate_worker(
     """:func:`calibrate` with a load process that is already there (see :func:`load_process`)."""
     tokens = min(tokens_per_answer, max(2, round(chunks_per_s / concurrency * LONGEST_ANSWER_S)))
     law = steady_law(chunks_per_s, concurrency, tokens=tokens)
-    with Metronome(law, core=_cores()[0]) as server:
-        return summary(hold(server, worker, concurrency, tokens, seconds))
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/records.parquet"
+        with Metronome(law, core=_cores()[0]) as server:
+            window, truth = _held(server, worker, _job(server, concurrency, tokens, seconds, path))
+        return summary(_seen(window, read_records(path), truth))  # the metronome, and its memory, are gone
 
 
 @contextlib.contextmanager
@@ -101,14 +113,18 @@ def steady_law(
 
 def hold(server: Metronome, worker: LoadWorker, concurrency: int, tokens: int, seconds: float) -> Seen:
     """One closed-loop window against a metronome; LoadError when it never became steady."""
-    server.clear()
     with tempfile.TemporaryDirectory() as folder:
-        job = _job(server, concurrency, tokens, seconds, f"{folder}/records.parquet")
-        window = worker.run(job, lambda _: None, lambda: None)
-        records = read_records(job.records_path)
+        path = f"{folder}/records.parquet"
+        window, truth = _held(server, worker, _job(server, concurrency, tokens, seconds, path))
+        return _seen(window, read_records(path), truth)
+
+
+def _held(server: Metronome, worker: LoadWorker, job: LoadJob) -> tuple[Window, Truth]:
+    server.clear()
+    window = worker.run(job, lambda _: None, lambda: None)
     if window.steady_start_ns is None or window.steady_end_ns is None:
         raise LoadError(f"the load generator could not be calibrated: {window.trouble}")
-    return _seen(window, records, server.truth())
+    return window, server.truth()
 
 
 def _job(server: Metronome, concurrency: int, tokens: int, seconds: float, path: str) -> LoadJob:

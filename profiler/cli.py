@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from profiler import without_pandas
 from profiler.errors import EngineError, InputError, ProfilerError, nearest
 
 if TYPE_CHECKING:
+    from profiler.loadgen.worker import LoadWorker
     from profiler.prepare import Plan
     from profiler.store import RunResult
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, UNDECIDED, INTERRUPTED = 1, 3, 130
 PIPED_WIDTH = 200  # a pipe has no width: no cell is folded
 
 app = typer.Typer(
@@ -53,6 +55,7 @@ PriceText = Annotated[
 def entry() -> None:
     """Run the command; an expected error becomes one message and its exit code, never a traceback."""
     signal.signal(signal.SIGTERM, _as_interrupt)
+    without_pandas.keep_out()
     try:
         code = app(standalone_mode=False)  # Ctrl-C comes back as 130, not as an exception
         if code == INTERRUPTED:
@@ -120,6 +123,10 @@ def run(
     find: Annotated[
         str | None, typer.Option(help="Let the tool choose the load: capacity (under --slo-…) or knee.")
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="GPUs to read power from, by index or UUID: 0,1 (as a rule, the engine's)."),
+    ] = None,
     max_failed: Annotated[
         str | None, typer.Option(help="Share of failed requests beyond which the run fails: 1%.")
     ] = None,
@@ -132,6 +139,7 @@ def run(
     --slo-tpot-p99 50ms.  Metrics: ttft, itl, tpot, e2e.  Goodput and verdicts are printed for them.
     """
     from profiler import prepare
+    from profiler.loadgen.worker import LoadWorker
 
     request = prepare.Request(
         models=model or (),
@@ -145,9 +153,12 @@ def run(
         out=out,
         find=find,
         slo=_limits(context.args, context.command),
+        devices=devices,
         max_failed=max_failed,
     )
-    _measure(prepare.prepare(request), as_json, quiet)
+    with LoadWorker() as worker:  # it gets ready while we do
+        folders = _measure(prepare.prepare(request, worker.ask), worker, quiet)
+    _report(folders, as_json, quiet)
 
 
 @app.command()
@@ -159,7 +170,7 @@ def resume(
     """Complete an interrupted run, and those it was interleaved with, as it was begun."""
     from profiler import prepare
 
-    _measure(prepare.resume(folder), as_json, quiet)
+    _report(_measure(prepare.resume(folder), None, quiet), as_json, quiet)
 
 
 def _limits(words: list[str], command: Any) -> dict[str, str]:
@@ -183,8 +194,8 @@ def _limits(words: list[str], command: Any) -> dict[str, str]:
     return found
 
 
-def _measure(plan: Plan, as_json: bool, quiet: bool) -> None:
-    """Do what was planned, and print it from the sealed folders."""
+def _measure(plan: Plan, worker: LoadWorker | None, quiet: bool) -> list[Path]:
+    """Do what was planned; the sealed folders."""
     from profiler.measure import execute
     from profiler.progress import watcher
 
@@ -192,11 +203,10 @@ def _measure(plan: Plan, as_json: bool, quiet: bool) -> None:
         _say(note)
     try:
         with watcher(quiet) as show:
-            folders = execute(plan, show)
+            return execute(plan, show, worker)
     except BaseException:
         _say_kept(plan.out, plan.group)
         raise
-    _report(folders, as_json, quiet)
 
 
 def _say_kept(out: Path, group: str) -> None:
@@ -218,7 +228,7 @@ def _report(folders: Sequence[Path], as_json: bool, quiet: bool) -> None:
     from profiler.report import verdicts
 
     results = store.find(folders)
-    table = comparison.rows(results)
+    table = comparison.summarise(results)
     if as_json:
         import json
 
@@ -247,8 +257,8 @@ def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> N
     from rich.console import Console
 
     from profiler import comparison
+    from profiler.report import energy, verdicts
     from profiler.report import table as report
-    from profiler.report import verdicts
 
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
     console.print(report.rich_table(table, console.width))
@@ -256,6 +266,10 @@ def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> N
         console.print(line, markup=False)
     for note in report.footnotes(table, comparison.host_differences(results)):
         console.print(f"· {note}", markup=False)
+    if found := energy.measured(table):
+        console.print(report.rich_table(found, console.width, energy.SHOWN))
+        for note in energy.footnotes(found):
+            console.print(f"· {note}", markup=False)
     for line in [*verdicts.limit_lines(table, results), *verdicts.calibration_lines(results)]:
         console.print(f"· {line}", markup=False)
     for line in [*report.empty_runs(results), *sorted({report.price_line(row) for row in table})]:
@@ -267,19 +281,74 @@ def compare_runs(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")],
     form: Annotated[str, typer.Option("--format", help="table, csv, md or json.")] = "table",
     price: PriceText = None,
+    pue: Annotated[
+        str | None, typer.Option(help="Energy the building takes over energy the machine takes: 1.2.")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option(help="What an input and what an output token takes, in place of the cost table.")
+    ] = False,
+    memory: Annotated[bool, typer.Option(help="Where the memory went, in place of the cost table.")] = False,
 ) -> None:
     """Print the cost table of sealed runs."""
     from profiler import comparison, store
+    from profiler.report import energy
     from profiler.report import table as report
 
     if form not in report.FORMATS:
         raise InputError(f"--format {form}: no such format{nearest(form, report.FORMATS)}")
     results = store.find(runs)
-    rows = comparison.rows(results, price)
+    if split:
+        _split(results, form, price)
+        return
+    if memory:
+        _memory(results, form)
+        return
+    rows = comparison.rows(results, price, pue)
     if form == "table":
         _print_table(rows, results)
+    elif form == "md":
+        _out(report.markdown(rows) + energy.markdown(rows))
     else:
-        _out({"csv": report.as_csv, "md": report.markdown, "json": report.as_json}[form](rows))
+        _out(report.as_csv(rows) if form == "csv" else comparison.as_json(rows))
+
+
+def _split(results: Sequence[RunResult], form: str, price: str | None) -> None:
+    from rich.console import Console
+
+    from profiler import split
+    from profiler.report import split as report
+
+    rows = split.rows(results, price)
+    if not rows:
+        raise InputError(f"no steady load of these runs decodes (batches are not split): {split.HOW}")
+    if form in report.TEXTS:
+        _out(report.TEXTS[form](rows))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+        console.print(report.rich_table(rows))
+        for note in report.footnotes(rows):
+            console.print(f"· {note}", markup=False)
+    if all(row["per_input_token"] is None for row in rows):
+        raise typer.Exit(UNDECIDED)
+
+
+def _memory(results: Sequence[RunResult], form: str) -> None:
+    from rich.console import Console
+
+    from profiler.memory import account
+    from profiler.report import memory as report
+
+    if form == "json":
+        _out(report.as_json(results))
+        return
+    if form != "table":
+        raise InputError(f"--format {form}: the memory account is printed as table or json")
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    for run in results:
+        found = account(run)
+        console.print(report.rich_table(found, run.folder.name))
+        for line in report.lines(found):
+            console.print(f"· {line}", markup=False)
 
 
 @app.command("list")

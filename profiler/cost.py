@@ -63,18 +63,19 @@ def costs(
     ``gpus`` multiplies a per-GPU price; a machine price stands as it is.
     """
     rate = point.estimates["output_tokens_per_s"]
-    usd_per_s = _usd_per_s(price, gpus)
-    if usd_per_s is None or rate is None or rate.value <= 0:
+    per_s = usd_per_s(price, gpus)
+    if per_s is None or rate is None or rate.value <= 0:
         return dict.fromkeys(
             ("usd_per_m_output_tokens", "usd_per_m_input_tokens", "usd_per_m_blended_tokens")
         )
     return {
-        "usd_per_m_output_tokens": stats.inverted(rate, usd_per_s * 1e6),
-        **_split(point, rate, prefill_s, usd_per_s * 1e6),
+        "usd_per_m_output_tokens": stats.inverted(rate, per_s * 1e6),
+        **_split(point, rate, prefill_s, per_s * 1e6),
     }
 
 
-def _usd_per_s(price: Price | None, gpus: int) -> float | None:
+def usd_per_s(price: Price | None, gpus: int) -> float | None:
+    """What a second of the whole engine costs; None without a price, or per GPU where there is none."""
     if price is None or (price.per == "gpu" and gpus < 1):
         return None
     return price.usd_per_hour * (gpus if price.per == "gpu" else 1) / 3600

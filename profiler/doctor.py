@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from profiler import host
 from profiler.calibrate import calibrate_worker, load_process
 from profiler.engines import available_engines
 from profiler.errors import ProfilerError
+from profiler.samples import decode
 from profiler.schema import Calibration, Host, ProbeStatus
 from profiler.telemetry import Sampler
+from profiler.telemetry.rapl import GRANT, GRANT_FOR_GOOD
 
 # Rates and streams at which the load generator is tried; a stream then has a chunk every 11 to 16 ms.
 TRIALS = ((1_000, 16), (5_000, 64), (20_000, 256))
@@ -22,18 +26,39 @@ EXACT_TTFT_FRAC = 0.01
 EXACT_TTFT_S = 0.0002
 EXACT_ITL_P99_FRAC = 0.05
 NOT_MEASURED = "n/a"
+# The sampler watches counters for some 3 s before it says how often they move.
+OBSERVE_S = 5.0
 
 
-def findings() -> tuple[Host, tuple[ProbeStatus, ...]]:
-    """The machine, and every engine and probe with its state; starts no engine."""
-    with tempfile.TemporaryDirectory() as folder, Sampler(Path(folder) / "samples", None) as sampler:
-        probes = sampler.probes
-    return host.collect(), (*available_engines(), *probes)
+class Findings(NamedTuple):
+    """The machine, every engine and probe with its state, and what was read: source → name → last value."""
+
+    machine: Host
+    engines: tuple[ProbeStatus, ...]
+    probes: tuple[ProbeStatus, ...]
+    readings: dict[str, dict[str, float]]
+
+
+def findings() -> Findings:
+    """Starts no engine; reads for ``OBSERVE_S`` where there are boards, whose update periods take a while."""
+    machine = host.collect()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "samples"
+        with Sampler(path, None) as sampler:
+            probes = sampler.probes
+            if any(each.probe == "nvml" and each.usable for each in probes):
+                sys.stderr.write(f"reading the boards (about {OBSERVE_S:.0f} s)\n")
+                time.sleep(OBSERVE_S)
+        readings: dict[str, dict[str, float]] = {}
+        for sample in decode(path.read_bytes() if path.exists() else b""):
+            readings.setdefault(sample.source, {})[sample.name] = sample.value
+    return Findings(machine, available_engines(), probes, readings)
 
 
 def text() -> str:
     """All of it, for people; says on stderr what takes a while."""
-    machine, found = findings()
+    found = findings()
+    machine = found.machine
     gpus = ", ".join(gpu.name for gpu in machine.gpus) or "none"
     memory_gib = machine.memory_bytes / 2**30
     lines = [
@@ -42,10 +67,74 @@ def text() -> str:
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items())),
         "",
     ]
-    lines += [f"{'✓' if each.usable else '✗'} {each.probe:<14} {each.detail}" for each in found]
+    lines += [
+        f"{_mark(each.usable)} {each.probe:<14} {each.detail}" for each in (*found.engines, *found.probes)
+    ]
+    lines += ["", *energy_lines(found)]
     sys.stderr.write("measuring the load generator itself (about 7 s)\n")
     lines += ["", *client_lines(tuple(trials()))]
     return "\n".join(lines) + "\n"
+
+
+def energy_lines(found: Findings) -> list[str]:
+    """The energy section: each board, then the boundaries within which energy can be told here."""
+    names = {f"gpu:{gpu.uuid}": gpu.name for gpu in found.machine.gpus}
+    boards = {source: read for source, read in found.readings.items() if source.startswith("gpu:")}
+    zones = sorted(source.removeprefix("rapl:") for source in found.readings if source.startswith("rapl:"))
+    lines = ["energy   what can be read of it here"]
+    lines += [
+        f"         {names.get(source, '')} {source.removeprefix('gpu:')}: {', '.join(_board(read))}"
+        for source, read in boards.items()
+    ]
+    if any(GRANT in each.detail for each in found.probes):
+        lines.append(f"         {GRANT_FOR_GOOD}")
+    return [*lines, *_boundaries(list(boards.values()), zones)]
+
+
+def _board(read: dict[str, float]) -> Iterator[str]:
+    """What one board offers, and what stands against its figures."""
+    yield _period("energy counter", "energy_mj", "energy_period_s", read)
+    yield _period("power", "power_w", "power_period_s", read)
+    if "power_limit_w" in read:
+        yield f"limit {read['power_limit_w']:.0f} W"
+    if read.get("mig_enabled"):
+        yield "in MIG mode (energy is the whole board's: no J/token)"
+    foreign = read.get("foreign_processes")
+    if foreign is None:
+        yield "whose processes are on it cannot be told"
+    elif foreign:
+        yield f"{foreign:.0f} process(es) of others on it (runs are marked shared_gpu)"
+    else:
+        yield "nobody else on it"
+
+
+def _period(what: str, name: str, period: str, read: dict[str, float]) -> str:
+    if name not in read:
+        return f"no {what}"
+    return f"{what} every {read[period] * 1e3:.0f} ms" if period in read else f"{what} (it stood still)"
+
+
+def _boundaries(boards: Sequence[dict[str, float]], zones: Sequence[str]) -> list[str]:
+    """Boards, host and building: which of them a run here would have, and what is missing for the others."""
+    counted = sum("energy_mj" in read for read in boards)
+    why_not = "no GPU is read" if not boards else f"{len(boards) - counted} without an energy counter"
+    is_counted = 0 < counted == len(boards)
+    is_whole = bool(zones) and (is_counted or not boards)
+    parts = " + ".join([*(["boards"] if boards else []), *zones])
+    if not boards:
+        parts += " (whole only where there is no GPU)"
+    if not any(zone.endswith("/dram") for zone in zones):
+        parts += " (no counter of the memory: it is left out)"
+    lacks = "n/a without the CPU (rapl)" if not zones else "n/a without the boards"
+    return [
+        f"{_mark(is_counted)} boards         {'energy counters of all GPUs' if is_counted else why_not}",
+        f"{_mark(is_whole)} host           {parts if is_whole else lacks}",
+        f"{_mark(is_whole)} facility       {'host × --pue' if is_whole else 'n/a without the host'}",
+    ]
+
+
+def _mark(usable: bool) -> str:
+    return "✓" if usable else "✗"
 
 
 def trials() -> Iterator[Calibration | ProfilerError]:

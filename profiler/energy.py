@@ -1,35 +1,46 @@
 """Energy, power and memory of a time window, from samples.  Arrays in, values out; measures nothing.
 
-Energy is the difference of a hardware counter over the window, interpolated linearly between the samples
-on either side of each edge.  Power sensors give a second, independent figure: the integral of
-instantaneous power by trapezoids.  Both are reported with their disagreement.
+Energy is the difference of a hardware counter between the edges of the window, each interpolated between
+the two counter ticks around it (``counters``).  Power sensors give a second figure, the integral of
+instantaneous power by trapezoids; both are kept, with their disagreement.
 
-The boundary is always named: ``gpu`` (boards, by NVML), ``cpu package`` or ``cpu package + dram`` (RAPL).
-What cannot be told is None, with the reason; a window is never filled in from part of its devices.
+Every reading carries how far it may be off in two parts that are never added: ``statistical_j``, which
+longer windows and more of them lower (``budget``), and ``systematic_frac``, the gain of the sensor.
+
+The boundary is always named.  What cannot be told is None, with the reason; a window is never filled in
+from part of its devices.  docs/energy.md has the method and what it was tested against.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
+from profiler import budget, counters
+from profiler.counters import Series, UnreadableError
 from profiler.samples import between, series, sources
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from profiler.schema import Gpu
+
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-Boundary = Literal["gpu", "cpu package", "cpu package + dram"]
+Boundary = Literal["gpu", "cpu package", "cpu package + dram", "host"]
+Span = tuple[int, int]
 
-MAX_GAP_S = 3.0
 MIN_TOKEN_WINDOW_S = 10.0
-# A counter set back to 0 looks like a wrap; no CPU package or its memory draws this much on average.
-MAX_RAPL_W = 2000.0
+# Counter against integral: warned of above the first (or 3 standard deviations), refused above the second,
+# which is what InferenceX allows between the two (utils/aggregate_power.py).
+WARN_FRAC, INVALID_FRAC = 0.02, 0.05
+# A board may exceed its power limit for milliseconds, not over a window (ML.ENERGY allows the same 1.1).
+OVER_LIMIT = 1.1
 
 
 class EnergyReading(Struct, frozen=True, kw_only=True):
@@ -39,49 +50,52 @@ class EnergyReading(Struct, frozen=True, kw_only=True):
     ``power_w`` that sum over the time: both None, with ``reason``, unless every device could be read.
     ``integral_j`` and ``disagreement_frac`` (|counter − integral| / counter) are None where power is not
     sampled; the integral is also there when only the counter is missing.
+
+    ``statistical_j`` is the half-width of the 95 % interval around ``energy_j``; ``systematic_frac`` what
+    the gain of the sensors may be off by on top, None where nobody states it.
+    ``invalid`` says why the figures must not be used although they could be read, ``warnings`` what to know.
     """
 
     boundary: Boundary
     duration_s: float
     energy_j: float | None = None
     power_w: float | None = None
+    statistical_j: float | None = None
+    systematic_frac: float | None = None
     integral_j: float | None = None
     disagreement_frac: float | None = None
     devices: dict[str, float] = {}
     reason: str | None = None
+    invalid: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
-class Counter(NamedTuple):
-    """Raw counter: times in ns, joules as read, and the value at which it wraps (None: never)."""
+class _Device(NamedTuple):
+    """One device over one window; ``sigma_j`` is one standard deviation."""
 
-    times_ns: Ints
-    joules: Floats
-    wraps_at_j: float | None
-
-
-class _UnreadableError(Exception):
-    """Why a counter does not tell the energy of a window."""
+    joules: float
+    sigma_j: float
+    systematic_frac: float | None
+    invalid: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def over_window(samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str] | None = None) -> EnergyReading:
-    """The boundary at hand: the GPUs where any were sampled, else the CPU.
-
-    ``samples`` is the table of ``profiler.samples.read_samples``, ``gpus`` as for ``gpu_energy``.
-    """
-    if gpus or sources(samples, "gpu"):
-        return gpu_energy(samples, t0_ns, t1_ns, gpus)
-    return cpu_energy(samples, t0_ns, t1_ns)
-
-
-def gpu_energy(samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str] | None = None) -> EnergyReading:
+def gpu_energy(
+    samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str] | None = None, boards: Iterable[Gpu] = ()
+) -> EnergyReading:
     """Energy of GPU boards between two CLOCK_MONOTONIC times.
 
     ``gpus``: UUIDs that must all be there; None takes every GPU that occurs in the samples.
+    ``boards``: what the machine's GPUs are, for what their class is known to be off by.
     """
+    window = t0_ns, t1_ns
     devices = [f"gpu:{uuid}" for uuid in gpus] if gpus else sources(samples, "gpu")
-    near = _around(samples, t0_ns, t1_ns)
-    reading = _over_devices("gpu", devices, (t0_ns, t1_ns), lambda source: _nvml_counter(near, source))
-    integral = _integral_j(near, devices, t0_ns, t1_ns)
+    names = {f"gpu:{board.uuid}": board.name for board in boards}
+    near, seldom = _around(samples, *window), _seldom(samples)
+    reading = _over_devices(
+        "gpu", devices, window, lambda source: _board(near, seldom, source, window, names.get(source, ""))
+    )
+    integral = _integral_j(near, devices, window)
     off = abs(reading.energy_j - integral) / reading.energy_j if reading.energy_j and integral else None
     return structs.replace(reading, integral_j=integral, disagreement_frac=off)
 
@@ -90,8 +104,42 @@ def cpu_energy(samples: Any, t0_ns: int, t1_ns: int) -> EnergyReading:
     """Energy of all CPU packages, and of their memory where it has a counter of its own (RAPL)."""
     devices = sources(samples, "rapl")
     boundary: Boundary = "cpu package + dram" if any(d.endswith("/dram") for d in devices) else "cpu package"
-    near = _around(samples, t0_ns, t1_ns)
-    return _over_devices(boundary, devices, (t0_ns, t1_ns), lambda source: _rapl_counter(near, source))
+    window = t0_ns, t1_ns
+    near = _around(samples, *window)
+    return _over_devices(boundary, devices, window, lambda source: _zone(near, source, window))
+
+
+def host_energy(
+    samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str] | None = None, boards: Iterable[Gpu] = ()
+) -> EnergyReading:
+    """Boards, CPU packages and memory together; None unless all of them are known.
+
+    ``psys`` would count the packages again and is never sampled.  Fans, disks, the network and what the
+    power supplies lose are in no counter, so this is less than what the wall sees.
+    """
+    parts = [cpu_energy(samples, t0_ns, t1_ns)]
+    if gpus or sources(samples, "gpu"):
+        parts.insert(0, gpu_energy(samples, t0_ns, t1_ns, gpus, boards))
+    duration_s = (t1_ns - t0_ns) / 1e9
+    joules = [part.energy_j for part in parts if part.energy_j is not None]
+    reading = EnergyReading(
+        boundary="host",
+        duration_s=duration_s,
+        devices={source: value for part in parts for source, value in part.devices.items()},
+        reason=next((f"{part.boundary}: {part.reason}" for part in parts if part.reason), None),
+        invalid=next((part.invalid for part in parts if part.invalid), None),
+        warnings=tuple(warning for part in parts for warning in part.warnings),
+    )
+    if len(joules) < len(parts):
+        return reading
+    total = sum(joules)
+    return structs.replace(
+        reading,
+        energy_j=total,
+        power_w=total / duration_s,
+        statistical_j=math.hypot(*(part.statistical_j or 0.0 for part in parts)),
+        systematic_frac=_weighed([(part.energy_j or 0.0, part.systematic_frac) for part in parts]),
+    )
 
 
 def joules_per_token(reading: EnergyReading, tokens: float) -> tuple[float | None, str | None]:
@@ -100,8 +148,8 @@ def joules_per_token(reading: EnergyReading, tokens: float) -> tuple[float | Non
     Refused below ``MIN_TOKEN_WINDOW_S``: a counter that steps every 100 ms is then off by up to 1 %, and
     by more on boards that step more rarely.
     """
-    if reading.energy_j is None:
-        return None, reading.reason
+    if reading.energy_j is None or reading.invalid:
+        return None, reading.reason or reading.invalid
     if reading.duration_s < MIN_TOKEN_WINDOW_S:
         lasted, needed = f"{reading.duration_s:.1f} s", f"{MIN_TOKEN_WINDOW_S:.0f} s"
         return None, f"the window lasted {lasted}; energy per token needs {needed}"
@@ -131,104 +179,128 @@ def peak_memory(samples: Any, t0_ns: int, t1_ns: int, source: str | None = None)
     return int((values - _counted_twice(samples, source, times, values))[inside].max())
 
 
-# ------------------------------------------------------------------------------------- counters
+# ------------------------------------------------------------------------------------- devices
 
 
 def _over_devices(
-    boundary: Boundary, devices: Sequence[str], window: tuple[int, int], read: Callable[[str], Counter]
+    boundary: Boundary, devices: Sequence[str], window: Span, read: Callable[[str], _Device]
 ) -> EnergyReading:
     duration_s = (window[1] - window[0]) / 1e9
-    joules: dict[str, float] = {}
+    found: dict[str, _Device] = {}
     reason = None if devices else f"no {boundary} energy was sampled; the run's probes say why"
     for device in devices:
         try:
-            joules[device] = _difference(read(device), *window)
-        except _UnreadableError as error:
+            found[device] = read(device)
+        except UnreadableError as error:
             reason = reason or f"{device}: {error}"
+    each = list(found.values())
+    reading = EnergyReading(
+        boundary=boundary,
+        duration_s=duration_s,
+        devices={source: device.joules for source, device in found.items()},
+        reason=reason,
+        invalid=next((f"{source}: {d.invalid}" for source, d in found.items() if d.invalid), None),
+        warnings=tuple(f"{source}: {text}" for source, d in found.items() for text in d.warnings),
+    )
     if reason is not None:
-        return EnergyReading(boundary=boundary, duration_s=duration_s, devices=joules, reason=reason)
-    total = sum(joules.values())
-    return EnergyReading(
-        boundary=boundary, duration_s=duration_s, energy_j=total, power_w=total / duration_s, devices=joules
+        return reading
+    total = sum(device.joules for device in each)
+    return structs.replace(
+        reading,
+        energy_j=total,
+        power_w=total / duration_s,
+        statistical_j=budget.Z95 * math.hypot(*(device.sigma_j for device in each)),
+        systematic_frac=_weighed([(device.joules, device.systematic_frac) for device in each]),
     )
 
 
-def _nvml_counter(samples: Any, source: str) -> Counter:
-    """64 bits of millijoules: it never wraps."""
-    times, millijoules = series(samples, source, "energy_mj")
-    return Counter(times, millijoules / 1e3, None)
+def _board(near: Any, seldom: Any, source: str, window: Span, name: str) -> _Device:
+    """One board, checked against its own power samples and its power limit."""
+    lost_ns, _ = series(seldom, source, "lost")
+    if (lost_ns <= window[1]).any():
+        raise UnreadableError("the GPU was lost (it no longer answers the driver)")
+    counter, power = counters.nvml(near, source), Series(*series(near, source, "power_w"))
+    curve = counters.curve(counter, *window)
+    joules = curve.between_j(*window)
+    duty = budget.sensor_duty(_last(seldom, source, "architecture"), name)
+    sigma_j = budget.of_window(counter, curve, power, window, duty).sigma_j
+    apart, invalid = _cross_check(joules, sigma_j, power, window)
+    limit_w = _last(seldom, source, "power_limit_w")
+    watts = joules / (window[1] - window[0]) * 1e9
+    if limit_w and watts > OVER_LIMIT * limit_w:
+        invalid = f"a mean of {watts:.0f} W is over its power limit of {limit_w:.0f} W"
+    warnings = tuple(text for text in (_ASSUMED_PERIOD if counter.assumed else None, apart) if text)
+    return _Device(joules, sigma_j, budget.systematic_frac(name), invalid, warnings)
 
 
-def _rapl_counter(samples: Any, source: str) -> Counter:
-    """Wraps to 0 after ``max_energy_range_uj`` (kernel: power/powercap/powercap.rst)."""
-    times, microjoules = series(samples, source, "energy_uj")
-    _, ranges = series(samples, source, "max_energy_range_uj")
-    return Counter(times, microjoules / 1e6, float(ranges[-1]) / 1e6 if len(ranges) else None)
+_ASSUMED_PERIOD = (
+    "these samples do not say when the energy counter moved; it is taken to move every "
+    f"{counters.ASSUMED_PERIOD_S * 1e3:.0f} ms"
+)
 
 
-def _difference(counter: Counter, t0_ns: int, t1_ns: int) -> float:
-    """Joules from ``t0_ns`` to ``t1_ns``, with at most one wrap between two samples."""
-    import numpy as np
+def _zone(near: Any, source: str, window: Span) -> _Device:
+    """One RAPL zone.  Its vendors state no accuracy, so the systematic part is not known."""
+    counter = counters.rapl(near, source)
+    curve = counters.curve(counter, *window)
+    none = Series(counter.times_ns[:0], counter.joules[:0])
+    sigma_j = budget.of_window(counter, curve, none, window, duty=1.0).sigma_j
+    return _Device(curve.between_j(*window), sigma_j, None)
 
-    times, joules = _bracketing(counter.times_ns, counter.joules, t0_ns, t1_ns)
-    steps, spans_s = np.diff(joules), np.diff(times) / 1e9
-    if counter.wraps_at_j is not None:
-        wrapped = steps < 0
-        steps = np.where(wrapped, steps + counter.wraps_at_j, steps)
-        if (steps[wrapped] > MAX_RAPL_W * spans_s[wrapped]).any():
-            raise _UnreadableError(
-                "the energy counter was set back (it did not wrap: the step would be too large)"
-            )
-    if (steps < 0).any():
-        raise _UnreadableError("the energy counter went backwards (GPU reset or driver reload)")
-    first, last = np.interp([t0_ns, t1_ns], times, np.concatenate([[0.0], np.cumsum(steps)]))
-    return float(last - first)
+
+def _cross_check(joules: float, sigma_j: float, power: Series, window: Span) -> tuple[str | None, str | None]:
+    """What to warn of, and why not to use it, where counter and integral of power are apart."""
+    try:
+        integral = counters.integral_j(power, *window)
+    except UnreadableError:
+        return "without power samples there is nothing to check the energy counter against", None
+    inside = power.values[(power.times_ns >= window[0]) & (power.times_ns <= window[1])]
+    duration_s = (window[1] - window[0]) / 1e9
+    own_j = budget.scatter_j(inside, duration_s / len(inside)) if len(inside) else 0.0
+    off = abs(joules - integral) / joules
+    text = (
+        f"the energy counter says {joules:,.1f} J and the power samples {integral:,.1f} J ({off:.1%} apart)"
+    )
+    if off > INVALID_FRAC:
+        return None, text
+    return (text if off > max(WARN_FRAC, 3 * math.hypot(sigma_j, own_j) / joules) else None), None
+
+
+def _weighed(parts: Sequence[tuple[float, float | None]]) -> float | None:
+    """Systematic fractions add up linearly: the same cause may push all boards the same way."""
+    known = [joules * frac for joules, frac in parts if frac is not None]
+    total = sum(joules for joules, _ in parts)
+    return sum(known) / total if len(known) == len(parts) and total else None
+
+
+def _integral_j(near: Any, devices: Sequence[str], window: Span) -> float | None:
+    try:
+        return sum(counters.integral_j(Series(*series(near, d, "power_w")), *window) for d in devices) or None
+    except UnreadableError:
+        return None
 
 
 def _around(samples: Any, t0_ns: int, t1_ns: int) -> Any:
     """The samples that can matter to a window: a run has many windows and its table many rows."""
-    margin_ns = round(2 * MAX_GAP_S * 1e9)
+    margin_ns = round(2 * counters.MAX_GAP_S * 1e9)
     return between(samples, t0_ns - margin_ns, t1_ns + margin_ns)
 
 
-def _bracketing(times: Ints, values: Floats, t0_ns: int, t1_ns: int) -> tuple[Ints, Floats]:
-    """The samples from the last one at or before the window to the first one at or after it."""
-    import numpy as np
+def _seldom(samples: Any) -> Any:
+    """The rows that are written once a run, or when something happens once."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    if t1_ns <= t0_ns:
-        raise _UnreadableError("the window is empty")
-    first = int(np.searchsorted(times, t0_ns, side="right")) - 1
-    last = int(np.searchsorted(times, t1_ns, side="left"))
-    if first < 0 or last >= len(times):
-        raise _UnreadableError("no sample before the window" if first < 0 else "no sample after the window")
-    kept = slice(first, last + 1)
-    gap_s = float(np.diff(times[kept]).max()) / 1e9
-    if gap_s > MAX_GAP_S:
-        raise _UnreadableError(
-            f"{gap_s:.1f} s without a sample; {MAX_GAP_S:.0f} s is the most that is bridged"
-        )
-    return times[kept], values[kept]
+    once = pa.array(["architecture", "lost", "power_limit_w"])
+    return samples.filter(pc.is_in(samples["name"], once))
+
+
+def _last(seldom: Any, source: str, name: str) -> float | None:
+    _, values = series(seldom, source, name)
+    return float(values[-1]) if len(values) else None
 
 
 # ------------------------------------------------------------------------------------- gauges
-
-
-def _integral_j(samples: Any, devices: Sequence[str], t0_ns: int, t1_ns: int) -> float | None:
-    try:
-        return sum(_integral(*series(samples, device, "power_w"), t0_ns, t1_ns) for device in devices) / 1e9
-    except _UnreadableError:
-        return None
-
-
-def _integral(times: Ints, values: Floats, t0_ns: int, t1_ns: int) -> float:
-    """Trapezoids from edge to edge, the edges interpolated; in units of the value times nanoseconds."""
-    import numpy as np
-
-    times, values = _bracketing(times, values, t0_ns, t1_ns)
-    edges = np.interp([t0_ns, t1_ns], times, values)
-    inner = (times > t0_ns) & (times < t1_ns)
-    at = np.concatenate([[t0_ns], times[inner], [t1_ns]]) - t0_ns
-    return float(np.trapezoid(np.concatenate([edges[:1], values[inner], edges[1:]]), at))
 
 
 def _counted_twice(samples: Any, source: str, times: Ints, rss: Floats) -> Floats | float:

@@ -13,7 +13,6 @@ Exit codes 1 (a gate or claim failed), 3 (undecided) and 130 (interrupted) are r
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -51,9 +50,19 @@ class StoreError(MeasurementError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: `` (did you mean 'x'?)``, or the valid names when none is near."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.5)
     if close:
         match = next(name for name in names if name.lower() == close[0])
         return f" (did you mean {match!r}?)"
     return f" (known: {', '.join(names[:12])}{', …' if len(names) > 12 else ''})" if names else ""
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """Status and reason a folder gets when a run ends by ``error``."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "interrupted by the user"
+    lines = error.log_lines if isinstance(error, EngineError) else ()
+    return "failed", "\n".join([f"{error}" or type(error).__name__, *lines])

@@ -20,6 +20,7 @@ from profiler import arch, catalog
 from profiler.errors import InputError
 from profiler.schema import Gpu, Model, ModelFacts
 from profiler.settings import EngineSettings, Load, Workload
+from profiler.weight_sizes import vision_bytes, weight_bytes_each
 from profiler.workload import Extent, extent
 
 GIB = 1 << 30
@@ -27,8 +28,6 @@ USABLE_FRAC = 0.9  # vLLM's default gpu_memory_utilization; on a CPU the rest is
 GPU_OVERHEAD_BYTES = 2 * GIB  # each: CUDA context and graphs, activations of one prefill step
 CPU_OVERHEAD_BYTES = 1 * GIB  # interpreter, libraries, activations
 CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
-DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
-MXFP4_BYTES = 4.25 / 8  # 4 bits and an 8-bit scale for every 32 weights (OCP MX v1.0)
 MAX_SEQUENCES = 256  # vLLM's default max_num_seqs
 CGROUP = Path("/sys/fs/cgroup")
 CPU_COMFORT_BYTES = 4 * GIB  # a CPU reads 20 to 60 GB/s: weights beyond this give few tokens per second
@@ -146,31 +145,6 @@ def available_memory_bytes() -> int:
     return min([int(psutil.virtual_memory().available), *_cgroup_headrooms()])
 
 
-def weight_bytes_each(model: Model, dtype: str) -> float:
-    """Mean bytes of a weight as the engine will hold it: the checkpoint's own for quantized checkpoints,
-    else those of ``dtype``.  Random weights are drawn in ``dtype``."""
-    config, facts = model.config or {}, model.facts
-    entry = catalog.find(model.name)
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    method = method or (entry.checkpoint_quantization if entry else None)
-    if model.weights not in ("hub", "local") or facts is None or method is None:
-        return DTYPE_BYTES[dtype]
-    if method == "mxfp4":  # gpt-oss: the experts; attention, router and embeddings stay in 2 bytes
-        small, each = facts.routed_expert_params, MXFP4_BYTES
-    else:  # all but the embeddings
-        text = arch.text_config(config)
-        tables = 1 if text.get("tie_word_embeddings") else 2
-        small = facts.total_params - tables * facts.vocab_size * int(text["hidden_size"])
-        each = {"fp8": 1.0, "compressed-tensors": 1.0, "gptq": 0.56, "awq": 0.56}.get(method, 1.0)
-    return (small * each + (facts.total_params - small) * 2.0) / facts.total_params
-
-
-def _vision_params(model: Model) -> int:
-    """An engine loads a published checkpoint's vision tower too, though only text is asked of it."""
-    entry = catalog.find(model.name) if model.weights == "hub" else None
-    return entry.computed_vision_params if entry else 0
-
-
 # --------------------------------------------------------------------------------- one job's account
 
 
@@ -222,7 +196,7 @@ class _Job(Struct, frozen=True):
     def _need(self, tokens: int, sequences: int, devices: int) -> Need:
         each = weight_bytes_each(self.model, self.settings.dtype)
         wanted = need(self.facts, each, tokens, sequences=sequences, devices=devices)
-        vision = _vision_params(self.model) * round(DTYPE_BYTES[self.settings.dtype])
+        vision = round(vision_bytes(self.model, self.settings.dtype))
         return msgspec.structs.replace(wanted, weights_bytes=wanted.weights_bytes + vision)
 
     def fits(self, wanted: Need, devices: int, device_bytes: int) -> bool:

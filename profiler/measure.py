@@ -1,7 +1,7 @@
 """The whole measurement, top to bottom: ``prepare`` has decided everything, ``execute`` does it.
 
     for each (repeat, model, load point) of the schedule:
-        engine up → sampler on → one window of load → requests and window on disk
+        sampler on → engine up → boards warm → one window of load → requests and window on disk
     weigh the load generator itself, seal every folder
 
 Three orders.  *Resident*: all engines stay up and the models alternate window by window, A B A B, so that
@@ -18,21 +18,19 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec.structs import replace as replace_struct
 
-from profiler import __version__, metrics, scenario, search, store
-from profiler.engines import open_engine
+from profiler import __version__, scenario, store
+from profiler.engines import boards, open_engine
 from profiler.engines.base import RunningEngine
-from profiler.errors import EngineError, InputError, LoadError, ProfilerError, StoreError
-from profiler.levels import Probe, probes
+from profiler.errors import InputError, LoadError, ProfilerError, StoreError, describe
 from profiler.loadgen.job import LoadJob, Progress
-from profiler.loadgen.probe import probe_endpoint
 from profiler.loadgen.worker import LoadWorker
-from profiler.prepare import PROBE_TIMEOUT_S, Plan
+from profiler.nvml import shared_load
+from profiler.prepare import PROBE_TIMEOUT_S, Plan, without_secrets
 from profiler.schema import (
     SCHEMA_VERSION,
     Calibration,
@@ -43,11 +41,12 @@ from profiler.schema import (
     Memory,
     Model,
     Window,
-    is_secret,
 )
 from profiler.settings import EngineSettings
 from profiler.telemetry import Sampler
-from profiler.windows import WindowView
+
+if TYPE_CHECKING:
+    from profiler.levels import Probe
 
 MAX_NAME = 60
 # A second holds enough answers at this rate and above; what a client adds there it adds below it too.
@@ -55,8 +54,7 @@ CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
 STREAM_CHUNKS_PER_S = 10.0
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """One entry of the schedule: which model is held at which point for which repeat."""
 
     subject: int
@@ -91,7 +89,7 @@ def schedule(subjects: int, points: Sequence[LoadPoint], repeats: int, exclusive
             yield from (Slot(s, repeat, point) for point in points for s in turn)
 
 
-def execute(plan: Plan, show: Show) -> list[Path]:
+def execute(plan: Plan, show: Show, worker: LoadWorker | None = None) -> list[Path]:
     """Measure everything in ``plan`` and return the sealed run folders, one a model.
 
     On an error, Ctrl-C or a dead engine the finished windows stay in folders marked ``failed`` or
@@ -99,16 +97,18 @@ def execute(plan: Plan, show: Show) -> list[Path]:
     Raises EngineError, LoadError, StoreError; KeyboardInterrupt.
     """
     with ExitStack() as stack:
+        stack.enter_context(shared_load())
         subjects: list[Subject] = []
         stack.callback(_stop_all, subjects)
         try:
             for number in range(len(plan.models)):
                 subjects.append(Subject(plan, number))
-            worker = stack.enter_context(LoadWorker())
+            worker = worker or stack.enter_context(LoadWorker())
             for left, slot in _searched(plan, subjects) if plan.scenario.search else _undone(plan, subjects):
                 _one_window(subjects, slot, left, worker, show)
             _stop_all(subjects)
-            _calibrate(subjects, show)
+            _calibrate(subjects, worker, show)
+            worker.close()
             for subject in subjects:
                 show.phase(subject.model.name, "sealing")
                 subject.writer.seal()
@@ -133,6 +133,8 @@ def _undone(plan: Plan, subjects: list[Subject]) -> Iterator[tuple[int, Slot]]:
 
 def _searched(plan: Plan, subjects: list[Subject]) -> Iterator[tuple[None, Slot]]:
     """What each model's search asks for next, until it is over."""
+    from profiler import search
+
     for number, subject in enumerate(subjects):
         while (point := search.next_point(plan.scenario, subject.probes())) is not None:
             yield None, Slot(number, subject.held(point), point)
@@ -144,7 +146,12 @@ def _one_window(
     subject = subjects[slot.subject]
     if subject.plan.exclusive:
         _stop_all([other for other in subjects if other is not subject])
-    subject.start(lambda text: show.phase(subject.model.name, text))
+
+    def say(text: str) -> None:
+        show.phase(subject.model.name, text)
+
+    subject.start(say, worker, is_alone=not any(other.is_up for other in subjects))
+    subject.warm_up(slot, worker, say)
     window = subject.hold(slot, worker, lambda progress: show.progress(subject.model.name, slot, progress))
     show.window(subject.model.name, slot, window, left)
 
@@ -154,7 +161,7 @@ def _stop_all(subjects: Sequence[Subject]) -> None:
         subject.stop()
 
 
-def _calibrate(subjects: Sequence[Subject], show: Show) -> None:
+def _calibrate(subjects: Sequence[Subject], worker: LoadWorker, show: Show) -> None:
     """What the load generator adds on this machine, at the highest rate it had to take, into every
     manifest.  Not knowing it fails no run: the reason is noted."""
     from profiler.calibrate import calibrate
@@ -166,12 +173,12 @@ def _calibrate(subjects: Sequence[Subject], show: Show) -> None:
     found: Calibration | None = None
     note: tuple[str, ...] = ()
     try:
-        found = calibrate(max(rate, CALIBRATION_CHUNKS_PER_S), streams, seconds=CALIBRATION_S)
+        found = calibrate(max(rate, CALIBRATION_CHUNKS_PER_S), streams, seconds=CALIBRATION_S, worker=worker)
     except (ProfilerError, OSError) as error:
         note = (f"the client's own error is not known: {error}",)
     for subject in subjects:
-        engine = subject.writer.manifest.engine
-        subject.writer.update(calibration=found, engine=replace_struct(engine, notes=(*engine.notes, *note)))
+        subject.writer.update(calibration=found)
+        subject.writer.note(*note)
 
 
 class Subject:
@@ -183,6 +190,7 @@ class Subject:
         self.settings: EngineSettings = plan.settings[number]
         self._engine: RunningEngine | None = None
         self._stack: ExitStack | None = None
+        self._is_warm = False
         self._probes: list[Probe] = []
         self._probed = plan.probed[number] if plan.probed else None
         before = plan.resumed[number] if plan.resumed else None
@@ -229,6 +237,8 @@ class Subject:
 
     def probes(self) -> list[Probe]:
         """The windows held so far as a search sees them; each is read from disk once."""
+        from profiler.levels import probes
+
         for window in self.writer.manifest.windows[len(self._probes) :]:
             self._probes += probes(self._alone(window))
         return self._probes
@@ -248,45 +258,82 @@ class Subject:
         if not rates:
             return 0.0, 0
         rate, window = max(rates, key=lambda each: each[0])
-        streams = metrics.in_flight(WindowView(window, self._alone(window).requests))
+        streams = window.point.concurrency or _streams(self._alone(window), window)
         return rate, min(streams, max(1, round(rate / STREAM_CHUNKS_PER_S)))
 
-    def start(self, report: Callable[[str], None]) -> None:
-        """Bring the engine and its sampler up, unless they are."""
-        if self._engine is not None:
+    @property
+    def is_up(self) -> bool:
+        return self._engine is not None
+
+    @property
+    def _engine_start(self) -> int:
+        return max(0, len(self.writer.manifest.starts_s) - 1)
+
+    def start(self, say: Callable[[str], None], worker: LoadWorker, is_alone: bool) -> None:
+        """Bring sampler and engine up, unless they are, and hold the idle baselines; those without an engine
+        once a run, and only where no other engine is up (``is_alone``)."""
+        if self.is_up:
             return
+        plan = self.plan.scenario.telemetry
         with ExitStack() as stack:
-            engine = stack.enter_context(open_engine(self.settings, self.model, self.writer.folder, report))
-            if engine.facts.kind == "endpoint":
-                found = self._probed or probe_endpoint(engine.endpoint, PROBE_TIMEOUT_S)
-                engine = replace(engine, endpoint=found)
-            on_gpu = engine.facts.device == "cuda"
+            gpus = boards(self.settings, plan.devices)
             sampler = stack.enter_context(
-                Sampler(self.writer.samples_path, engine.facts.gpus if on_gpu else ())
+                Sampler(self.writer.samples_path, gpus, starts_engine=self.settings.kind != "endpoint")
             )
+            idle_s = plan.idle_s if sampler.reads_energy else 0.0
+            if idle_s and is_alone and self.settings.kind != "endpoint":
+                from profiler import baselines
+
+                baselines.hold_without_engine(self.writer, gpus, idle_s, say)
+            engine = stack.enter_context(open_engine(self.settings, self.model, self.writer.folder, say))
+            if engine.facts.kind == "endpoint":
+                found = self._probed or worker.ask(engine.endpoint, PROBE_TIMEOUT_S)
+                engine = replace_struct(engine, endpoint=found)
+            if engine.facts.device == "none":  # it cannot tell which boards it uses: all that are read count
+                engine = replace_struct(engine, facts=replace_struct(engine.facts, gpus=gpus))
             sampler.watch(self.model.name, engine.endpoint.pid, engine.endpoint.metrics_url)
-            self._stack, self._engine = stack.pop_all(), engine
+            self._stack, self._engine, self._is_warm = stack.pop_all(), engine, False
         self._note_start(engine, sampler)
+        if idle_s and engine.facts.device != "remote":
+            from profiler import baselines
+
+            baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, engine.check)
 
     def _note_start(self, engine: RunningEngine, sampler: Sampler) -> None:
         starts = self.writer.manifest.starts_s
-        took = engine.facts.start_s
+        took, noted = engine.facts.start_s, self.writer.manifest.engine.notes
         self.writer.update(
-            engine=engine.facts if not starts else self.writer.manifest.engine,
+            engine=self.writer.manifest.engine if starts else engine.facts,
             memory=engine.memory(),
             probes=sampler.probes,
             starts_s=(*starts, took) if took is not None else starts,
             status="running",
             reason=None,
         )
+        self.writer.note(*noted)
 
-    def hold(self, slot: Slot, worker: LoadWorker, on_progress: Callable[[Progress], None]) -> Window:
-        """Hold one load point once; when this returns its requests and window are on disk."""
-        engine = self._engine
-        if engine is None:
+    @property
+    def _up(self) -> RunningEngine:
+        if self._engine is None:
             raise LoadError("a window needs a running engine")
-        index = self.writer.next_index
-        job = LoadJob(
+        return self._engine
+
+    def warm_up(self, slot: Slot, worker: LoadWorker, say: Callable[[str], None]) -> None:
+        """Before the first window after a start: hold its load until the boards' temperature is steady."""
+        boards = any(each.probe == "nvml" and each.usable for each in self.writer.manifest.probes)
+        if self._is_warm or not boards:
+            return
+        from profiler import warming
+
+        most_s = self.plan.scenario.telemetry.warm_max_s
+        reached = warming.warm(self._job(slot), worker, self.writer.samples_path, most_s, say, self._up.check)
+        self._is_warm = True
+        if reached is not None:
+            self.writer.note(f"engine start {self._engine_start + 1}: {reached}")
+
+    def _job(self, slot: Slot) -> LoadJob:
+        engine, index = self._up, self.writer.next_index
+        return LoadJob(
             endpoint=self._spoken_to(engine.endpoint),
             workload=self.plan.scenario.workload,
             load=self.plan.scenario.load,
@@ -295,16 +342,21 @@ class Subject:
             timeouts=self.plan.scenario.timeouts,
             window=index,
             repeat=slot.repeat,
-            engine_start=max(0, len(self.writer.manifest.starts_s) - 1),
+            engine_start=self._engine_start,
             records_path=str(self.writer.records_path(index)),
             prompt_salt=self.plan.prompt_salt if engine.facts.kind == "endpoint" else 0,
         )
+
+    def hold(self, slot: Slot, worker: LoadWorker, on_progress: Callable[[Progress], None]) -> Window:
+        """Hold one load point once; when this returns its requests and window are on disk."""
+        engine, job = self._up, self._job(slot)
         try:
             window = worker.run(job, on_progress, engine.check)
             engine.check()
         except BaseException:
             if worker.cut_short is not None:
-                self.writer.add_cut_short(worker.cut_short)
+                with suppress(StoreError):  # a full disk: what ended the window has the word
+                    self.writer.add_cut_short(worker.cut_short)
             raise
         self.writer.add(window)
         return window
@@ -336,25 +388,13 @@ class Subject:
         self.writer.update(status=status, reason=reason)
 
 
+def _streams(alone: store.RunResult, window: Window) -> int:
+    from profiler import metrics
+    from profiler.windows import WindowView
+
+    return metrics.in_flight(WindowView(window, alone.requests))
+
+
 def _in_a_path(name: str) -> str:
     """The last part of a model's or scenario's name, fit for any file system."""
     return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1])[:MAX_NAME]
-
-
-def without_secrets(settings: EngineSettings) -> EngineSettings:
-    """The settings as they may stand in a manifest: tokens and keys are left out, not masked, so that a
-    resumed run takes them from the environment again."""
-    return replace_struct(settings, env=_safe(settings.env), args=_safe(settings.args))
-
-
-def _safe(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in values.items() if not is_secret(name)}
-    return {name: _safe(value) if isinstance(value, dict) else value for name, value in kept.items()}
-
-
-def describe(error: BaseException) -> tuple[str, str]:
-    """Status and reason a folder gets when a run ends by ``error``."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", "interrupted by the user"
-    lines = error.log_lines if isinstance(error, EngineError) else ()
-    return "failed", "\n".join([f"{error}" or type(error).__name__, *lines])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from profiler import energy, slo, stats, trust
+from profiler import consumption, energy, slo, stats, trust
+from profiler.consumption import Consumption, Site
+from profiler.samples import between, sources
 from profiler.schema import Estimate, LoadPoint, Window
 from profiler.settings import Scenario
 from profiler.store import RunResult
@@ -32,8 +34,8 @@ BATCHES = 20
 
 @dataclass(frozen=True)
 class PointResult:
-    """One load point of one run.  ``estimates[name]`` is None where nothing could be measured;
-    ``reasons[name]`` then says why.  ``failures`` counts failed requests by outcome; ``cancelled`` ones are
+    """One load point of one run.  ``estimates[name]`` is None where nothing could be measured; of power and
+    energy ``consumed`` says why.  ``failures`` counts failed requests by outcome; ``cancelled`` ones are
     neither.  ``judged`` holds the verdict on each limit of the scenario's SLO."""
 
     point: LoadPoint
@@ -41,18 +43,25 @@ class PointResult:
     requests_ok: int
     failures: dict[str, int]
     estimates: dict[str, Estimate | None]
-    reasons: dict[str, str]
+    consumed: Consumption
     notes: tuple[str, ...]
     client: trust.Client = field(default_factory=trust.Client)
     judged: tuple[slo.Judged, ...] = ()
 
 
-def points(run: RunResult) -> list[PointResult]:
-    """The measured load points of a run, by mode and load."""
+def points(run: RunResult, pue: float | None = None) -> list[PointResult]:
+    """The measured load points of a run, by mode and load; ``pue`` overrides the scenario's."""
     held: dict[LoadPoint, list[Window]] = {}
     for window in run.manifest.windows:
         held.setdefault(window.point, []).append(window)
-    return [_point(run, held[point]) for point in sorted(held, key=by_load)]
+    site = consumption.Site(run, pue)
+    found = [_point(site, held[point]) for point in sorted(held, key=by_load)]
+    slope = consumption.marginal(
+        (each.estimates["output_tokens_per_s"], each.estimates[consumption.POWER])
+        for each in found
+        if each.estimates[consumption.GROSS] is not None
+    )
+    return [replace(each, estimates=each.estimates | {consumption.MARGINAL: slope}) for each in found]
 
 
 def by_load(point: LoadPoint) -> tuple[str, int, float]:
@@ -60,7 +69,8 @@ def by_load(point: LoadPoint) -> tuple[str, int, float]:
     return point.mode, point.concurrency or 0, point.requests_per_s or 0.0
 
 
-def _point(run: RunResult, windows: list[Window]) -> PointResult:
+def _point(site: Site, windows: list[Window]) -> PointResult:
+    run = site.run
     views = [WindowView(window, run.requests) for window in windows]
     seen = [view for view in views if view.outcome]
     steady = [view for view in seen if view.span_s is not None]
@@ -77,15 +87,15 @@ def _point(run: RunResult, windows: list[Window]) -> PointResult:
         "tokens_per_chunk_mean": trust.tokens_per_chunk(steady),
         "prefix_cache_hit_frac": hit,
     }
-    powered, reasons = _energy(run, steady)
+    consumed = consumption.of_point(site, steady)
     trouble = sorted({window.trouble for window in windows if window.trouble})
     return PointResult(
         point=windows[0].point,
         repeats=len(steady),
         requests_ok=sum(int(view.measured.sum()) for view in steady),
         failures=dict(Counter(outcome for view in seen for outcome in view.failures())),
-        estimates=estimates | powered | _memory(run, windows),
-        reasons=reasons,
+        estimates=estimates | consumed.estimates | _memory(site, windows),
+        consumed=consumed,
         notes=(
             *_lost(views),
             *trouble,
@@ -179,48 +189,27 @@ def _mean_count(steady: list[WindowView], name: str) -> Estimate | None:
     return Estimate(float(pooled.mean()), n=len(pooled), over="requests") if len(pooled) else None
 
 
-def _energy(run: RunResult, steady: list[WindowView]) -> tuple[dict[str, Estimate | None], dict[str, str]]:
-    """Mean power and energy per output token over the very windows the rates come from.
-
-    What is sampled is this machine: it says nothing of an endpoint that runs elsewhere.
-    """
-    gpus = run.manifest.engine.gpus
-    found: dict[str, list[float]] = {"power_w_mean": [], "energy_j_per_output_token": []}
-    reasons: dict[str, str] = {}
-    if run.manifest.engine.device == "remote":
-        elsewhere = "the endpoint runs elsewhere: its power is not measured"
-        return dict.fromkeys(found), dict.fromkeys(found, elsewhere)
-    for view in steady:
-        reading = energy.over_window(run.samples, view.start, view.end, gpus)
-        per_token, reason = energy.joules_per_token(reading, _tokens_in(view))
-        for name, value, why in (
-            ("power_w_mean", reading.power_w, reading.reason),
-            ("energy_j_per_output_token", per_token, reason),
-        ):
-            if value is None:
-                reasons.setdefault(name, why or "not measured")
-            else:
-                found[name].append(value)
-    if not steady:
-        reasons = dict.fromkeys(found, "the load never became steady")
-    estimates = {name: None if name in reasons else stats.over_repeats(found[name]) for name in found}
-    return estimates, reasons
-
-
-def _tokens_in(view: WindowView) -> float:
-    times, amount = view.arrived_output
-    return float(amount[view.within(times)].sum())
-
-
-def _memory(run: RunResult, windows: list[Window]) -> dict[str, Estimate | None]:
-    account = run.manifest.memory
-    peaks = [energy.peak_memory(run.samples, w.opened_ns, w.closed_ns) for w in windows]
+def _memory(site: Site, windows: list[Window]) -> dict[str, Estimate | None]:
+    account = site.manifest.memory
+    peaks = [_peak_bytes(site, window.opened_ns, window.closed_ns) for window in windows]
     known = [peak for peak in peaks if peak is not None]
     return {
         "memory_weights_bytes": _exact(account.weights_bytes),
         "memory_kv_bytes": _exact(account.kv_bytes),
         "memory_peak_bytes": Estimate(float(max(known)), n=len(known), over="repeats") if known else None,
     }
+
+
+def _peak_bytes(site: Site, t0_ns: int, t1_ns: int) -> int | None:
+    """Highest use of memory: the engine's boards together, or its processes where it uses none."""
+    samples = site.run.samples
+    if site.gpus:
+        inside = between(samples, t0_ns, t1_ns)
+        each = [energy.peak_memory(inside, t0_ns, t1_ns, f"gpu:{uuid}") for uuid in site.gpus]
+    else:
+        each = [energy.peak_memory(samples, t0_ns, t1_ns, tree) for tree in sources(samples, "process")]
+    known = [peak for peak in each if peak is not None]
+    return sum(known) if known and len(known) == len(each) else None
 
 
 def in_flight(view: WindowView) -> int:

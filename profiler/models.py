@@ -6,7 +6,6 @@ A name is tried as: built-in tiny model, local folder, catalog entry (or a varia
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import threading
@@ -172,7 +171,9 @@ def _is_path(name: str) -> bool:
 def _nearest_model(name: str) -> str:
     known = [*catalog.models(), *catalog.tiny_models()]
     bases = {each.rsplit("/", 1)[-1].lower(): each for each in reversed(known)}
-    close = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), bases, n=3, cutoff=0.5)
+    from difflib import get_close_matches
+
+    close = get_close_matches(name.rsplit("/", 1)[-1].lower(), bases, n=3, cutoff=0.5)
     return f" (nearest: {', '.join(bases[each] for each in close)})" if close else ""
 
 

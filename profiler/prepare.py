@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import secrets
-import tempfile
+import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
+from msgspec import Struct, field
 
-from profiler import catalog, cost, fit, host, models, scenario, store
-from profiler.engines import Kind, check_engine, choose_kind, open_engine
+from profiler import host, models, scenario, store
+from profiler.engines import Kind, boards, check_engine, choose_kind
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
-from profiler.loadgen.pool import most_connections
-from profiler.loadgen.probe import probe_endpoint
-from profiler.schema import Endpoint, Gpu, Host, Model, Price
+from profiler.loadgen.files import most_connections
+from profiler.loadgen.worker import LoadWorker
+from profiler.schema import Endpoint, Gpu, Host, Model, Price, is_secret
 from profiler.settings import EngineSettings, Scenario, Search
 from profiler.store import RunResult
 
@@ -31,8 +30,7 @@ LAUNCHED = ("vllm", "transformers")
 BOOT_TOLERANCE_NS = 60 * 10**9  # the calendar clock may be stepped a little
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """What a user asked of ``profile run``, word for word.  ``slo`` holds limits ("500ms") by name."""
 
     models: Sequence[str]
@@ -47,10 +45,10 @@ class Request:
     find: str | None = None
     slo: Mapping[str, str] = field(default_factory=dict)
     max_failed: str | None = None
+    devices: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """All that is decided before anything starts; ``settings[i]`` belongs to ``models[i]``.
 
     ``resumed`` holds the interrupted runs to go on with, one a model, or is empty; so is ``probed`` unless
@@ -68,26 +66,34 @@ class Plan:
     resumed: tuple[RunResult, ...] = ()
     probed: tuple[Endpoint, ...] = ()
     notes: tuple[str, ...] = ()
-    group: str = field(default_factory=lambda: secrets.token_hex(4))
-    prompt_salt: int = field(default_factory=lambda: secrets.randbits(32))
+    group: str = field(default_factory=lambda: os.urandom(4).hex())
+    prompt_salt: int = field(default_factory=lambda: int.from_bytes(os.urandom(4)))
 
     @property
     def repeats(self) -> int:
         return self.scenario.measure.repeats
 
 
-def prepare(request: Request) -> Plan:
+def ask_alone(endpoint: Endpoint, timeout_s: float) -> Endpoint:
+    """:meth:`LoadWorker.ask` of a load process that is started for this question."""
+    with LoadWorker() as worker:
+        return worker.ask(endpoint, timeout_s)
+
+
+def prepare(request: Request, ask: Callable[[Endpoint, float], Endpoint] = ask_alone) -> Plan:
     """Resolve models, scenario, engine, price and fit.
 
-    Raises InputError, with the mend, for anything that cannot work; starts and writes nothing.
+    ``ask`` finds out how a server talks that is already running (see :meth:`LoadWorker.ask`).  Raises
+    InputError, with the mend, for anything that cannot work; leaves nothing running and writes nothing.
     """
     what = scenario.load(request.scenario, _overrides(request))
     _check_words(request)
     _check_connections(what)
     if not request.models and what.engine.kind != "endpoint":
         raise InputError("which model? give --model NAME (`profile list models` shows what is known)")
+    boards(what.engine, what.telemetry.devices)  # refuses GPUs that are not here
     machine = host.collect()
-    probed = _probed(request, what.engine)
+    probed = _probed(request, what.engine, ask)
     chosen = tuple(models.remote(each.model) for each in probed) or _models(request, what.engine)
     kind = choose_kind(what.engine)
     price = _price(request.price, machine.gpus if kind in LAUNCHED else ())
@@ -110,6 +116,8 @@ def _settings(model: Model, what: Scenario, kind: Kind, machine: Host) -> Engine
     """The engine settings of one model: its kind resolved, and its size fitted to this machine."""
     settings = msgspec.structs.replace(what.engine, kind=kind)
     if kind in LAUNCHED:
+        from profiler import fit
+
         memory = fit.available_memory_bytes()
         settings = fit.check_fit(model, settings, what.workload, what.load, machine.gpus, memory)
     check_engine(settings, model)
@@ -122,6 +130,8 @@ def _notes(
     """What a user should know before the start, each once."""
     found = [f"{model.name}: {note}" for model in chosen for note in model.notes]
     if kind in LAUNCHED:
+        from profiler import fit
+
         memory = fit.available_memory_bytes()
         queues = [
             (model.name, fit.queue_note(model, each, what.workload, what.load, machine.gpus, memory))
@@ -222,6 +232,9 @@ def _asked(request: Request) -> list[str]:
             raise InputError(f"--find {request.find}: no such thing to find{nearest(request.find, FINDS)}")
         # Capacity is a rate of requests, unless --set load.mode=closed comes after.
         words += [f"search.find={request.find}", "load.mode=open"]
+    if request.devices is not None:
+        named = [each.strip() for each in request.devices.split(",")]
+        words.append(f"telemetry.devices={msgspec.json.encode(named).decode()}")
     return words
 
 
@@ -247,19 +260,16 @@ def _models(request: Request, engine: EngineSettings) -> tuple[Model, ...]:
     return tuple(models.resolve(name, request.weights) for name in request.models)
 
 
-def _probed(request: Request, engine: EngineSettings) -> tuple[Endpoint, ...]:
+def _probed(
+    request: Request, engine: EngineSettings, ask: Callable[[Endpoint, float], Endpoint]
+) -> tuple[Endpoint, ...]:
     """Ask a server that is already running whether it serves these models; none named: its only one."""
     if engine.kind != "endpoint":
         return ()
-    return tuple(_as_it_is(engine, name) for name in request.models or ("",))
+    from profiler.engines.endpoint import open_endpoint
 
-
-def _as_it_is(engine: EngineSettings, name: str) -> Endpoint:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open_engine(engine, Model(name=name, weights="remote"), Path(folder), lambda _: None) as running,
-    ):
-        return probe_endpoint(running.endpoint, PROBE_TIMEOUT_S)
+    named = (Model(name=name, weights="remote") for name in request.models or ("",))
+    return tuple(ask(open_endpoint(engine, model).endpoint, PROBE_TIMEOUT_S) for model in named)
 
 
 def _exclusive(
@@ -274,6 +284,8 @@ def _exclusive(
         return what.measure.residency == "exclusive"
     if machine.gpus:
         return True
+    from profiler import fit
+
     needed = [
         fit.least_bytes(model, each, what.workload, what.load)
         for model, each in zip(chosen, settings, strict=True)
@@ -285,5 +297,22 @@ def _price(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:
     """The price asked for, else the catalog's for this GPU, else none (a CPU machine has no list price)."""
     gpu = gpus[0].name if gpus else None
     if text is not None:
+        from profiler import cost
+
         return cost.parse_price(text, gpu)
-    return catalog.default_price(gpus[0]) if gpus else None
+    if not gpus:
+        return None
+    from profiler import catalog
+
+    return catalog.default_price(gpus[0])
+
+
+def without_secrets(settings: EngineSettings) -> EngineSettings:
+    """The settings as they may stand in a manifest: tokens and keys are left out, not masked, so that a
+    resumed run takes them from the environment again."""
+    return msgspec.structs.replace(settings, env=_safe(settings.env), args=_safe(settings.args))
+
+
+def _safe(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in values.items() if not is_secret(name)}
+    return {name: _safe(value) if isinstance(value, dict) else value for name, value in kept.items()}

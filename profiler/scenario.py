@@ -7,7 +7,6 @@ wrong types, wrong units and combinations that cannot be measured end in one lin
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import re
@@ -213,7 +212,9 @@ def _nearest_path(path: str) -> str:
     """For a first key that is no section: the nearest full path (``concurrency`` → ``load.concurrency``)."""
     known = dict(_paths(_TREE))
     tails = {full.rsplit(".", 1)[-1]: full for full in known}
-    tail = difflib.get_close_matches(path.rsplit(".", 1)[-1], tails, n=1, cutoff=0.6)
+    from difflib import get_close_matches
+
+    tail = get_close_matches(path.rsplit(".", 1)[-1], tails, n=1, cutoff=0.6)
     return nearest(tails[tail[0]], [tails[tail[0]]]) if tail else nearest(path, known)
 
 

@@ -39,6 +39,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     ``kv_bytes_per_token`` is for a 2-byte cache and full attention layers; ``kv_windowed_bytes_per_token``
     for those that keep only the last ``attention_window_tokens``; ``kv_state_bytes_per_sequence`` is the
     fixed state of linear-attention layers.  ``kv_heads`` is 1 where all heads share one latent (MLA).
+    ``shared_expert_params`` and ``embedding_params`` (head included) are parts of ``total_params`` beside the
+    routed experts, None in run folders that are older than they.
     """
 
     architecture: str
@@ -57,6 +59,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     kv_windowed_bytes_per_token: int = 0
     attention_window_tokens: int | None = None
     kv_state_bytes_per_sequence: int = 0
+    shared_expert_params: int | None = None
+    embedding_params: int | None = None
     source: str
 
 
@@ -81,7 +85,14 @@ class Model(Struct, frozen=True, kw_only=True):
 
 
 class Memory(Struct, frozen=True, kw_only=True):
-    """The engine's own memory account in bytes, summed over its devices; None where it does not say."""
+    """The engine's own memory account in bytes, summed over its devices; None where it does not say.
+
+    ``dense_bytes`` … ``embedding_bytes`` are the parts of the weights, counted in the loaded model.
+    ``kv_bytes`` is the cache's pool, ``kv_resident_bytes`` how much of it lies in a host's memory.
+    ``runtime_bytes``: what the engine holds beside its tensors.  On GPUs all that is outside torch's
+    allocator (context, libraries, communication); on a CPU its processes as they were before the model came.
+    ``torch_reserved_bytes``: the most that torch's allocator took from the GPUs.
+    """
 
     weights_bytes: int | None = None
     kv_bytes: int | None = None
@@ -89,6 +100,13 @@ class Memory(Struct, frozen=True, kw_only=True):
     activation_peak_bytes: int | None = None
     graphs_bytes: int | None = None
     device_total_bytes: int | None = None
+    dense_bytes: int | None = None
+    routed_expert_bytes: int | None = None
+    shared_expert_bytes: int | None = None
+    embedding_bytes: int | None = None
+    kv_resident_bytes: int | None = None
+    runtime_bytes: int | None = None
+    torch_reserved_bytes: int | None = None
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):
@@ -148,8 +166,9 @@ Outcome = Literal[
 class RequestRecord(Struct, frozen=True, kw_only=True):
     """One request, raw.
 
-    ``due_ns`` when the schedule wanted it, ``sent_ns`` first byte written, ``first_ns`` and
-    ``last_ns`` first and last arrival that carried output tokens, ``done_ns`` end of response.
+    ``due_ns`` when the schedule wanted it, ``sent_ns`` first byte written (a server that closes connections
+    makes it wait for a new one, which is no slowness of the client's), ``first_ns`` and ``last_ns`` first and
+    last arrival that carried output tokens, ``done_ns`` end of response.
     ``arrivals_ns[i]`` brought ``arrival_tokens[i]`` output tokens.
     ``input_tokens`` is what we sent (ids) or what the server says (text); ``reported_*`` is ``usage``, and
     ``cached_tokens`` how many of the prompt's tokens ``usage`` says came from a prefix cache.
@@ -233,12 +252,29 @@ class Window(Struct, frozen=True, kw_only=True):
     trouble: str | None = None
 
 
+class Baseline(Struct, frozen=True, kw_only=True):
+    """A stretch of time in which nothing was asked of the machine; its power is in the samples.
+
+    ``bare``: before the engine was started.  ``context``: a process held a CUDA context and did nothing.
+    ``loaded``: the engine was up, without requests.
+    """
+
+    kind: Literal["bare", "context", "loaded"]
+    engine_start: int
+    start_ns: int
+    end_ns: int
+
+
 class ProbeStatus(Struct, frozen=True, kw_only=True):
     """Whether a probe can be used here, and if not, why and what would mend it."""
 
     probe: str
     usable: bool
     detail: str
+
+    @property
+    def of_energy(self) -> bool:
+        return self.probe in ("nvml", "rapl")
 
 
 class Gpu(Struct, frozen=True, kw_only=True):
@@ -308,6 +344,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     price: Price | None = None
     calibration: Calibration | None = None
     cut_short: tuple[Window, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
 
 
 # ---------------------------------------------------------------------------------- what is derived

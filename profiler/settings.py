@@ -159,6 +159,21 @@ class Search(Settings, frozen=True, kw_only=True):
     max_probes: Count = 16
 
 
+class Telemetry(Settings, frozen=True, kw_only=True):
+    """What is read of the machine beside the load, as far as it can be read.
+
+    ``devices``: GPUs by NVML index, UUID or the beginning of one; empty: those that the engine uses.
+    ``idle_s``: how long each idle baseline is held, 0 for none.  ``warm_max_s``: for how long at most the
+    load is held before anything is measured, until the temperature of the boards is steady.
+    ``pue``: energy the building takes over energy the machine takes; None: the building is left out.
+    """
+
+    devices: tuple[Whole | str, ...] = ()
+    idle_s: Span = 10.0
+    warm_max_s: Span = 120.0
+    pue: Annotated[float, Meta(ge=1)] | None = None
+
+
 class Scenario(Settings, frozen=True, kw_only=True):
     """One measurement plan, as written in ``scenarios/*.toml``.
 
@@ -173,6 +188,7 @@ class Scenario(Settings, frozen=True, kw_only=True):
     measure: Measure = field(default_factory=Measure)
     timeouts: Timeouts = field(default_factory=Timeouts)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     slo: dict[str, Seconds] = field(default_factory=dict)
     search: Search | None = None
     max_failed_frac: Fraction = 0.01

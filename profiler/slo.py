@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from profiler import stats
 from profiler.errors import InputError, nearest
@@ -34,8 +35,7 @@ METRICS = tuple(name.removesuffix("_s") for name in LATENCIES)
 Verdict = Literal["met", "missed", "undecided"]
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """``allowed_frac`` of the requests may have a latency ``metric`` ("ttft_s") beyond ``limit_s``."""
 
     name: str
@@ -50,8 +50,7 @@ class Limit:
         return f"{metric.upper()} {quantile}"
 
 
-@dataclass(frozen=True)
-class Late:
+class Late(Struct, frozen=True):
     """How many of ``n`` independent observations were beyond a limit; what makes a verdict, and adds up."""
 
     late: float
@@ -74,8 +73,7 @@ class Late:
         return self.n > 0 and self.late / self.n <= allowed_frac
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """One limit at one load: what was seen of those that came, and whether the limit is kept."""
 
     limit: Limit

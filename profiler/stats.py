@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 MIN_BATCHES = 10
 
 
-def t_quantile(df: int, confidence: float = CONFIDENCE) -> float:
+def t_quantile(df: float, confidence: float = CONFIDENCE) -> float:
     """Two-sided Student t quantile for ``df`` degrees of freedom."""
     from scipy.special import stdtrit
 

@@ -16,12 +16,12 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from profiler.errors import InputError, StoreError
 from profiler.records import requests_schema
@@ -75,8 +75,7 @@ def check_writable(out: Path, need_bytes: int = 64 << 20) -> None:
         )
 
 
-@dataclass
-class RunWriter:
+class RunWriter(Struct):
     """The run folder being written.  ``manifest`` always mirrors ``journal.json``.
 
     The folder is locked for as long as the writer is open; the lock dies with the process.
@@ -121,6 +120,12 @@ class RunWriter:
         """Change fields of the manifest and write the journal."""
         self.manifest = msgspec.structs.replace(self.manifest, **changes)
         write_json(self.folder / JOURNAL, self.manifest)
+
+    def note(self, *notes: str) -> None:
+        """Something to know about the run beside its figures; each is kept once."""
+        engine = self.manifest.engine
+        kept = tuple(dict.fromkeys((*engine.notes, *notes)))
+        self.update(engine=msgspec.structs.replace(engine, notes=kept))
 
     def add(self, window: Window) -> None:
         """A window is finished and its requests are on disk: from here on it cannot be lost."""
@@ -185,8 +190,7 @@ def _read_table(path: Path) -> Any:
         raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); measure this run anew") from None
 
 
-@dataclass(frozen=True)
-class RunResult:
+class RunResult(Struct, frozen=True, dict=True):
     """A run folder read back: the manifest, and the raw tables when asked for."""
 
     folder: Path

@@ -127,6 +127,8 @@ def offered(steady: Sequence[WindowView]) -> Estimate | None:
 def notes(steady: Sequence[WindowView], scenario: Scenario, hit: Estimate | None) -> Iterator[str]:
     yield from _chunk_notes(steady)
     yield from _usage_notes(steady)
+    if scenario.workload.images is not None:
+        yield _pictures_note(steady)
     if hit is not None and hit.value > FRESH_HIT_FRAC and meant_fresh(scenario):
         yield (
             f"{hit.value:.0%} of the prompt tokens came from a prefix cache although every prompt was fresh: "
@@ -161,6 +163,18 @@ def _usage_notes(steady: Sequence[WindowView]) -> Iterator[str]:
         if wrong:
             total = sum(int(ok.sum()) for _, _, ok in both)
             yield f"usage disagrees with {words} in {wrong:,} of {total:,} requests"
+
+
+def _pictures_note(steady: Sequence[WindowView]) -> str:
+    """What a picture is worth in tokens is the model's secret; ``usage`` says what the prompts came to."""
+    more: list[int] = []
+    for view in steady:
+        told = view.measured & (view["input_tokens"] >= 0)
+        more += (view["input_tokens"] - view["planned_input_tokens"])[told].tolist()
+    note = "the lengths asked for, and what was checked against the model's context, leave out the pictures"
+    if not more:
+        return f"{note}, of whose tokens the endpoint says nothing"
+    return f"{note}: with them a prompt held {sum(more) / len(more):,.0f} tokens more by the endpoint's usage"
 
 
 def prompts_unknown(view: WindowView) -> bool:

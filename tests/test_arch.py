@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 
 from profiler import arch, catalog
+from profiler.engines import weights
 from profiler.errors import InputError
+from profiler.schema import ModelFacts
 
 MODELS = catalog.models()
 
@@ -76,8 +79,8 @@ def small(config: dict) -> dict:
     return text | {key: value for key, value in SMALL.items() if text.get(key)} | {"pad_token_id": None}
 
 
-def count(config: dict) -> tuple[int, int]:
-    """(all parameters, routed experts' parameters) of the real modules, built without memory."""
+def count(config: dict) -> dict[str, int]:
+    """Parameters of the real modules by what they are for, built without memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -85,13 +88,21 @@ def count(config: dict) -> tuple[int, int]:
     keys = {key: value for key, value in config.items() if key != "model_type"}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **keys))
-    routed = (".experts.", "block_sparse_moe.input_linear", "block_sparse_moe.output_linear")
-    sizes = {name: weights.numel() for name, weights in model.named_parameters()}
-    if config["model_type"] == "deepseek":
-        sizes = {name: size for name, size in sizes.items() if "q_norm" not in name and "k_norm" not in name}
-    return sum(sizes.values()), sum(
-        size for name, size in sizes.items() if any(mark in name for mark in routed)
-    )
+    sizes = dict.fromkeys(("dense_bytes", *weights.KINDS), 0)
+    for name, tensor in model.named_parameters():
+        if config["model_type"] != "deepseek" or not re.search(r"[qk]_norm", name):
+            sizes[weights.kind_of(name)] += tensor.numel()
+    return sizes
+
+
+def implied(facts: ModelFacts) -> dict[str, int]:
+    """The same of the closed form."""
+    parts = {
+        "routed_expert_bytes": facts.routed_expert_params,
+        "shared_expert_bytes": facts.shared_expert_params,
+        "embedding_bytes": facts.embedding_params,
+    }
+    return {"dense_bytes": facts.total_params - sum(parts.values())} | parts
 
 
 @pytest.mark.parametrize("entry", MODELS.values(), ids=lambda entry: entry.id)
@@ -113,7 +124,7 @@ def test_published_models_agree_exactly_with_the_catalog(entry):
 def test_every_family_agrees_exactly_with_transformers(kind):
     config = small(ONE_OF_EACH[kind].config)
     facts = arch.model_facts(config, "made up")
-    assert (facts.total_params, facts.routed_expert_params) == count(config)
+    assert implied(facts) == count(config)
 
 
 @pytest.mark.parametrize(("kind", "changes"), VARIANTS, ids=str)
@@ -121,14 +132,14 @@ def test_variants_agree_exactly_with_transformers(kind, changes):
     base = ONE_OF_EACH.get(kind) or ONE_OF_EACH["llama"]
     config = small(base.config) | {"model_type": kind} | changes
     facts = arch.model_facts(config, "made up")
-    assert (facts.total_params, facts.routed_expert_params) == count(config)
+    assert implied(facts) == count(config)
 
 
 @pytest.mark.parametrize("name", ["tiny-moe", "tiny-dense", "tiny-dense-active"])
 def test_the_trio_agrees_exactly_with_transformers(name):
     config = catalog.tiny_models()[name]
     facts = arch.model_facts(config, "built in")
-    assert (facts.total_params, facts.routed_expert_params) == count(config)
+    assert implied(facts) == count(config)
 
 
 def test_the_trio_is_comparable():

@@ -16,6 +16,7 @@ from profiler import calibrate as module
 from profiler.calibrate import calibrate, on_cores, steady_law, summary
 from profiler.engines.truth import Metronome, Truth
 from profiler.errors import LoadError
+from profiler.loadgen.worker import LoadWorker
 from profiler.schema import ClientAudit, LoadPoint, Window
 from tests import make
 
@@ -164,11 +165,27 @@ def test_nothing_is_left_behind_by_an_interrupt(monkeypatch):
         assert len(started) == 2
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "hold", interrupted)
+    monkeypatch.setattr(module, "_held", interrupted)
     with pytest.raises(KeyboardInterrupt):
         calibrate(100, 2)
     assert set(psutil.Process().children(recursive=True)) == before
     assert os.sched_getaffinity(0) == cores
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_worker_that_runs_is_used_and_keeps_off_the_servers_core(monkeypatch):
+    def interrupted(_server, used, _job):
+        assert used is worker
+        assert len(set(psutil.Process().children(recursive=True)) - before) == 1  # the server
+        assert os.sched_getaffinity(used._processes[0].popen.pid) == module._cores()[1]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_held", interrupted)
+    with LoadWorker() as worker:
+        before = set(psutil.Process().children(recursive=True))
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(100, 2, worker=worker)
+        assert set(psutil.Process().children(recursive=True)) == before
 
 
 def test_cores_are_inherited_and_given_back():

@@ -78,6 +78,18 @@ def test_run_prints_the_table_and_names_what_comes_next(done):
     assert "0 to go" in process.stderr
 
 
+def test_compare_shows_where_the_memory_went(done):
+    cwd, _ = done
+    shown = profile("compare", "results", "--memory", cwd=cwd)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("the engine's processes") == 2
+    assert "unexplained" in shown.stdout
+    found = json.loads(profile("compare", "results", "--memory", "--format", "json", cwd=cwd).stdout)
+    assert [each["rows"][0]["name"] for each in found] == ["weights", "weights"]
+    refused = profile("compare", "results", "--memory", "--format", "csv", cwd=cwd)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
 def test_models_alternate_window_by_window(done):
     cwd, _ = done
     runs = store.find([cwd / "results"])
@@ -106,6 +118,16 @@ def test_compare_as_json_csv_and_markdown(done):
     ]
     assert profile("compare", "results", "--format", "csv", cwd=cwd).stdout.startswith("model,kind,engine,")
     assert profile("compare", "results", "--format", "md", cwd=cwd).stdout.startswith("| conc |")
+
+
+def test_the_run_folder_keeps_its_rows_and_a_pue_below_one_is_refused(done):
+    cwd, _ = done
+    for folder in folders(cwd):
+        shown = profile("compare", str(folder.relative_to(cwd)), "--format", "json", cwd=cwd)
+        assert json.loads((folder / "summary.json").read_text()) == json.loads(shown.stdout)
+    refused = profile("compare", "results", "--pue", "0.9", cwd=cwd)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--pue 0.9" in refused.stderr
 
 
 def test_json_output_is_one_document(tmp_path):
@@ -159,6 +181,11 @@ def test_no_secret_in_any_file(tmp_path):
         (("run", *SIM, "--find", "capacity"), "slo"),
         (("run", *SIM, "--max-failed", "2"), "--max-failed"),
         (("run", *SIM, "--max-failed", "some"), "--max-failed"),
+        (("run", *SIM, "--set", "telemetry.pue=0.9"), "telemetry.pue"),
+        (("run", *SIM, "--set", "telemetry.idle_s=-1"), "telemetry.idle_s"),
+        (("run", *SIM, "--devices", "77"), "--devices 77: no such GPU"),
+        (("run", *SIM, "--devices", "GPU-nobody"), "--devices GPU-nobody: no such GPU"),
+        (("run", "--url", "http://192.0.2.1/v1", "--model", "m", "--devices", "0"), "another machine"),
         (("resume", "nowhere"), "nowhere"),
         (("compare", "nowhere"), "nowhere"),
         (("compare", ".", "--format", "jsn"), "json"),

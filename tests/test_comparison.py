@@ -99,7 +99,7 @@ def test_best_is_highest_rate_and_lowest_rest(runs):
 
 def test_csv_and_json_carry_every_column_unrounded(runs):
     rows = comparison.rows(runs)
-    back = json.loads(table.as_json(rows))
+    back = json.loads(comparison.as_json(rows))
     assert back == json.loads(json.dumps(rows))
     assert back[0]["power_w_mean"] is None
     header, first, _ = table.as_csv(rows).splitlines()

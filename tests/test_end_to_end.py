@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import profiler
-from profiler import comparison, store
+from profiler import comparison, memory, store
 from profiler.engines import open_engine
 from profiler.engines.simulated import law, parse
 from profiler.schema import Model
@@ -35,6 +35,25 @@ def profile(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subpro
 
 def rows(cwd: Path) -> list[dict]:
     return comparison.rows(store.find([cwd / "results"]))
+
+
+def check_memory(run: store.RunResult) -> None:
+    """A random bf16 model on a CPU: counted by the engine, and the whole is the engine's processes."""
+    found, facts = memory.account(run), run.manifest.model.facts
+    size = {row.name: row.bytes for row in found.rows}
+    assert sum(row.bytes for row in found.rows if row.part_of is None) == found.total_bytes
+    assert size["weights"] == pytest.approx(2 * facts.total_params, rel=0.05)
+    assert size.get("routed experts", 0) == 2 * facts.routed_expert_params
+    assert size["embeddings"] == 2 * facts.embedding_params
+    assert {row.known for row in found.rows if row.part_of == "weights"} == {"engine"}
+    assert found.kv_tokens > 0
+    assert found.kv_bytes_per_token == pytest.approx(facts.kv_bytes_per_token, rel=0.01)
+    assert 0 < size["KV cache"] <= run.manifest.memory.kv_bytes
+    assert size["runtime"] > 100 << 20, "Python and torch alone"
+    assert abs(size["unexplained"]) < 0.25 * found.total_bytes
+    for use in found.uses:
+        assert 0 < use.kv_mean_bytes <= use.kv_max_bytes < run.manifest.memory.kv_bytes
+        assert size["weights"] < use.required_bytes < found.total_bytes
 
 
 @pytest.mark.timing
@@ -99,6 +118,8 @@ def test_the_transformers_engine_measures_the_trio(tmp_path):
         assert row["usd_per_m_output_tokens"] == pytest.approx(0.1 / 3600 / row["output_tokens_per_s"] * 1e6)
         assert row["memory_kv_bytes"] > 0
         assert row["memory_peak_bytes"] > row["memory_weights_bytes"]
+    for run in store.find([tmp_path / "results"]):
+        check_memory(run)
     weights = {row["model"]: row["memory_weights_bytes"] for row in found}
     assert weights["tiny-moe"] == pytest.approx(2 * 200.9e6, rel=0.01)  # bf16
     assert weights["tiny-dense"] == pytest.approx(weights["tiny-moe"], rel=0.02)
@@ -122,6 +143,8 @@ def test_real_vllm_measures_two_models(tmp_path):
         assert row["output_tokens_mean"] == 16
         assert row["memory_kv_bytes"] > 0
         assert row["usd_per_m_output_tokens"] is None
+    for run in store.find([tmp_path / "results"]):
+        check_memory(run)
     assert not [
         p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])
     ]

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler import energy
-
-S = 1_000_000_000
-RANGE_UJ = 65_712_999_613.0
-
-
-def table(*columns: tuple[str, str, Any, Any]) -> pa.Table:
-    """Samples from (source, name, times in ns, values)."""
-    rows = [
-        (int(t), source, name, float(v))
-        for source, name, ts, vs in columns
-        for t, v in zip(ts, vs, strict=True)
-    ]
-    schema = [("t_ns", pa.int64()), ("source", pa.string()), ("name", pa.string()), ("value", pa.float64())]
-    return pa.Table.from_arrays(
-        [pa.array([row[i] for row in rows], type=kind) for i, (_, kind) in enumerate(schema)],
-        names=[name for name, _ in schema],
-    )
-
-
-def gpu(watts: float, uuid: str = "a", seconds: int = 40, period_s: float = 0.1) -> tuple[Any, Any]:
-    """Counter and power of a board that draws ``watts``, from t = 0."""
-    times = np.arange(0, seconds, period_s) * S
-    return (
-        (f"gpu:{uuid}", "energy_mj", times, np.round(watts * times / S * 1000)),
-        (f"gpu:{uuid}", "power_w", times, np.full(len(times), watts)),
-    )
-
-
-def rapl(times: Any, joules: Any, zone: str = "package-0", start_uj: float = 0.0) -> tuple[Any, Any]:
-    """A counter that spends ``joules`` and wraps, in µJ."""
-    counted = (start_uj + np.asarray(joules) * 1e6) % RANGE_UJ
-    return (
-        (f"rapl:{zone}", "energy_uj", times, counted),
-        (f"rapl:{zone}", "max_energy_range_uj", times, [RANGE_UJ] * len(counted)),
-    )
-
+from profiler.schema import Gpu
+from tests.rows import RANGE_UJ, S, gpu, once, rapl, table, ticks
 
 # ------------------------------------------------------------------------------------- GPUs
 
@@ -68,20 +32,72 @@ def test_two_gpus_are_summed_and_agree_with_their_power() -> None:
     assert reading.reason is None
 
 
-def test_counter_and_power_that_disagree_are_told() -> None:
-    (counter, power) = gpu(400)
-    reading = energy.gpu_energy(table(counter, (*power[:3], power[3] * 1.2)), 5 * S, 35 * S)
+def off_by(frac: float, uuid: str = "a") -> tuple[Any, ...]:
+    """A board whose power samples say ``frac`` more than its counter."""
+    *counter, power = gpu(400, uuid)
+    return (*counter, (*power[:3], power[3] * (1 + frac)))
+
+
+@pytest.mark.parametrize(
+    ("frac", "warned", "invalid"), [(0.019, 0, 0), (0.03, 1, 0), (0.06, 0, 1), (-0.2, 0, 1)]
+)
+def test_counter_and_power_that_disagree_are_told(frac: float, warned: bool, invalid: bool) -> None:
+    reading = energy.gpu_energy(table(*off_by(frac)), 5 * S, 35 * S)
     assert reading.energy_j == pytest.approx(12_000)
-    assert reading.integral_j == pytest.approx(14_400)
-    assert reading.disagreement_frac == pytest.approx(0.2)
+    assert reading.integral_j == pytest.approx(12_000 * (1 + frac))
+    assert reading.disagreement_frac == pytest.approx(abs(frac))
+    assert len(reading.warnings) == warned
+    assert (reading.invalid is not None) == invalid
+    told = f"gpu:a: the energy counter says 12,000.0 J and the power samples {12_000 * (1 + frac):,.1f} J"
+    for text in (*reading.warnings, *([reading.invalid] if reading.invalid else [])):
+        assert text.startswith(told)
 
 
-def test_edges_are_interpolated_between_the_samples_around_them() -> None:
-    samples = table(("gpu:a", "energy_mj", [0, S, 2 * S, 3 * S], [0, 100_000, 300_000, 600_000]))
-    reading = energy.gpu_energy(samples, S // 2, 2 * S + S // 4)
-    assert reading.energy_j == pytest.approx(50 + 200 + 75)
-    assert reading.integral_j is None
-    assert reading.disagreement_frac is None
+def test_one_board_that_disagrees_is_not_hidden_by_seven_that_do_not() -> None:
+    boards = [row for uuid in "bcdefgh" for row in gpu(400, uuid)]
+    reading = energy.gpu_energy(table(*off_by(0.1), *boards), 5 * S, 35 * S)
+    assert reading.disagreement_frac == pytest.approx(0.1 / 8)
+    assert str(reading.invalid).startswith("gpu:a: ")
+    assert energy.joules_per_token(reading, 6000) == (None, reading.invalid)
+
+
+def test_a_scatter_of_power_that_explains_the_disagreement_is_not_warned_of() -> None:
+    *counter, (source, name, times, _) = gpu(400)
+    wild = np.random.default_rng(5).uniform(100, 700, len(times))
+    wild *= 400 * 1.03 / wild[50:151].mean()
+    reading = energy.gpu_energy(table(*counter, (source, name, times, wild)), 5 * S, 15 * S)
+    assert reading.disagreement_frac is not None
+    assert 0.02 < reading.disagreement_frac < 0.05
+    assert (reading.warnings, reading.invalid) == ((), None)
+
+
+def test_a_counter_that_cannot_be_checked_is_said_to_be_unchecked() -> None:
+    reading = energy.gpu_energy(table(*gpu(400)[:2]), 5 * S, 35 * S)
+    assert (reading.energy_j, reading.disagreement_frac) == (pytest.approx(12_000), None)
+    assert [text for text in reading.warnings if "nothing to check the energy counter against" in text]
+
+
+def test_more_than_the_power_limit_is_invalid() -> None:
+    for limit_w, invalid in ((370, False), (360, True)):
+        reading = energy.gpu_energy(table(*gpu(400), *once(power_limit_w=limit_w)), 5 * S, 35 * S)
+        assert (reading.invalid == "gpu:a: a mean of 400 W is over its power limit of 360 W") == invalid
+        assert reading.energy_j == pytest.approx(12_000)
+
+
+def test_a_counter_that_stands_still_under_load_is_no_zero() -> None:
+    still = ("gpu:a", "energy_mj", np.arange(40) * S, np.full(40, 5e6))
+    reading = energy.gpu_energy(table(still, gpu(400)[2]), 5 * S, 35 * S)
+    assert (reading.energy_j, reading.integral_j) == (None, pytest.approx(12_000))
+    assert reading.reason == "gpu:a: the energy counter stood still"
+
+
+def test_a_lost_gpu_has_no_energy_from_then_on() -> None:
+    samples = table(*gpu(400), ("gpu:a", "lost", [20 * S], [1]))
+    assert energy.gpu_energy(samples, 5 * S, 15 * S).energy_j == pytest.approx(4000)
+    for t0_s in (15, 25):
+        reading = energy.gpu_energy(samples, t0_s * S, 35 * S)
+        assert (reading.energy_j, reading.power_w) == (None, None)
+        assert reading.reason == "gpu:a: the GPU was lost (it no longer answers the driver)"
 
 
 @pytest.mark.parametrize(
@@ -96,89 +112,91 @@ def test_edges_are_interpolated_between_the_samples_around_them() -> None:
 def test_a_window_that_is_not_bracketed_has_no_energy(t0_s: int, t1_s: int, reason: str) -> None:
     reading = energy.gpu_energy(table(*gpu(400)), t0_s * S, t1_s * S)
     assert (reading.energy_j, reading.power_w, reading.integral_j) == (None, None, None)
+    assert (reading.statistical_j, reading.systematic_frac) == (None, None)
     assert reading.reason == reason
 
 
 def test_a_missing_gpu_refuses_the_sum() -> None:
     reading = energy.gpu_energy(table(*gpu(400)), 5 * S, 35 * S, gpus=("a", "b"))
     assert reading.energy_j is None
-    assert reading.reason == "gpu:b: no sample before the window"
+    assert reading.reason == "gpu:b: its energy counter was not sampled near the window"
     assert reading.devices == {"gpu:a": pytest.approx(12_000)}
 
 
 def test_without_a_counter_the_integral_is_still_told() -> None:
-    reading = energy.gpu_energy(table(gpu(400)[1]), 5 * S, 35 * S)
+    reading = energy.gpu_energy(table(gpu(400)[2]), 5 * S, 35 * S)
     assert reading.energy_j is None
     assert reading.integral_j == pytest.approx(12_000)
     assert reading.reason is not None
 
 
-def test_a_counter_that_goes_backwards_is_a_reset() -> None:
-    times, millijoules = gpu(400)[0][2:]
-    millijoules = np.where(times > 20 * S, millijoules - millijoules[201], millijoules)
-    samples = table(("gpu:a", "energy_mj", times, millijoules))
-    assert "went backwards" in str(energy.gpu_energy(samples, 5 * S, 35 * S).reason)
-    assert energy.gpu_energy(samples, 5 * S, 15 * S).energy_j == pytest.approx(4000)
+# ------------------------------------------------------------------------------------- how far it may be off
+
+
+def test_statistical_parts_of_boards_add_in_quadrature_and_systematic_ones_linearly() -> None:
+    each = [
+        ticks(np.arange(400) * S // 10, np.arange(400) * w / 10, 0.02, u) for w, u in ((300, "a"), (400, "b"))
+    ]
+    boards = [
+        Gpu(uuid="a", name="NVIDIA GeForce RTX 4090", memory_bytes=None),
+        Gpu(uuid="b", name="NVIDIA H100 80GB HBM3", memory_bytes=None),
+    ]
+    alone = [energy.gpu_energy(table(*rows), 5 * S, 35 * S, boards=boards) for rows in each]
+    both = energy.gpu_energy(table(*each[0], *each[1]), 5 * S, 35 * S, boards=boards)
+    assert [reading.systematic_frac for reading in alone] == [0.08, 0.05]
+    assert both.systematic_frac == pytest.approx((0.08 * 300 + 0.05 * 400) / 700)
+    assert both.statistical_j == pytest.approx(np.hypot(*(reading.statistical_j for reading in alone)))
+
+
+def test_old_files_assume_a_period_and_say_so() -> None:
+    *_, power = gpu(400)
+    counter = ("gpu:a", "energy_mj", power[2], 400 * power[2] / S * 1000)
+    reading = energy.gpu_energy(table(counter, power), 5 * S, 35 * S)
+    assert reading.energy_j == pytest.approx(12_000)
+    assert [text for text in reading.warnings if "taken to move every 100 ms" in text]
+    # 0.776·Δ at either edge together, and as much again at most for what is not seen between two ticks
+    assert 0.776 * 0.1 * 400 < reading.statistical_j < 2 * 0.776 * 0.1 * 400
+
+
+def test_what_is_added_to_every_window_falls_with_its_length() -> None:
+    samples = table(*gpu(400, seconds=100))
+    short, long = (energy.gpu_energy(samples, 5 * S, (5 + lasts) * S) for lasts in (10, 80))
+    assert short.statistical_j == pytest.approx(long.statistical_j)
+
+
+@given(
+    times=st.lists(st.integers(0, 40 * S), min_size=1, max_size=60),
+    values=st.lists(st.floats(0, 1e9), min_size=60, max_size=60),
+    seen=st.lists(st.floats(0, 50), max_size=60),
+    window=st.tuples(st.integers(0, 40 * S), st.integers(0, 40 * S)),
+)
+def test_whatever_was_read_there_is_no_energy_without_an_interval_and_none_of_zero(
+    times: list[int], values: list[float], seen: list[float], window: tuple[int, int]
+) -> None:
+    samples = table(
+        ("gpu:a", "energy_mj", sorted(times), sorted(values[: len(times)])),
+        ("gpu:a", "energy_seen_within_s", times[: len(seen)], seen[: len(times)]),
+        ("gpu:a", "power_w", times[::2], values[: len(times[::2])]),
+        ("rapl:a", "energy_uj", times, values[: len(times)]),
+        ("rapl:a", "max_energy_range_uj", times, [1e9] * len(times)),
+    )
+    for reading in (energy.gpu_energy(samples, *window), energy.cpu_energy(samples, *window)):
+        if reading.energy_j is None:
+            assert reading.reason
+            assert reading.statistical_j is None
+        else:
+            assert reading.energy_j > 0
+            assert 0 < reading.statistical_j < np.inf
+
+
+# ------------------------------------------------------------------------------------- boundaries
 
 
 def test_no_samples_at_all() -> None:
-    reading = energy.over_window(table(), 0, 30 * S)
-    assert reading.energy_j is None
-    assert reading.reason == "no cpu package energy was sampled; the run's probes say why"
-
-
-def test_over_window_takes_the_gpus_where_there_are_any() -> None:
-    seconds = np.arange(40) * S
-    both = table(*gpu(400), *rapl(seconds, np.arange(40) * 90.0))
-    assert energy.over_window(both, 5 * S, 35 * S).boundary == "gpu"
-    cpu = energy.over_window(table(*rapl(seconds, np.arange(40) * 90.0)), 5 * S, 35 * S)
-    assert (cpu.boundary, cpu.power_w) == ("cpu package", pytest.approx(90))
-
-
-@given(
-    gaps_s=st.lists(st.floats(0.05, 4.0), min_size=4, max_size=40),
-    watts=st.lists(st.floats(50, 700), min_size=40, max_size=40),
-    edges=st.tuples(st.floats(-0.1, 1.1), st.floats(-0.1, 1.1)).map(sorted),
-)
-def test_any_gaps_any_power(gaps_s: list[float], watts: list[float], edges: list[float]) -> None:
-    """Either the true energy, or none when the window has an unbracketed edge or too long a gap."""
-    times = np.concatenate([[0], np.cumsum(np.round(np.array(gaps_s) * S))]).astype(np.int64)
-    joules = np.concatenate([[0], np.cumsum(np.diff(times) / S * np.array(watts[: len(gaps_s)]))])
-    t0, t1 = (int(edge * times[-1]) for edge in edges)
-    reading = energy.gpu_energy(table(("gpu:a", "energy_mj", times, joules * 1000)), t0, t1)
-    touched = [b - a for a, b in itertools.pairwise(times) if b > t0 and a < t1]
-    tellable = 0 <= t0 < t1 <= times[-1] and max(touched) <= 3 * S
-    assert (reading.energy_j is not None) == tellable, reading.reason
-    if tellable:
-        truth = np.interp(t1, times, joules) - np.interp(t0, times, joules)
-        assert reading.energy_j == pytest.approx(truth, rel=1e-6, abs=1e-3)
-
-
-@given(cuts=st.tuples(*[st.integers(0, 39 * S)] * 3).map(sorted))
-def test_energy_of_two_halves_is_that_of_the_whole(cuts: list[int]) -> None:
-    samples = table(*gpu(431.7))
-    a, b, c = cuts
-    parts = [energy.gpu_energy(samples, *window).energy_j for window in ((a, b), (b, c), (a, c))]
-    if a < b < c:
-        assert None not in parts
-        assert parts[0] + parts[1] == pytest.approx(parts[2], rel=1e-9, abs=1e-6)
-
-
-# ------------------------------------------------------------------------------------- CPU
-
-
-@given(
-    start_uj=st.floats(0, RANGE_UJ - 1),
-    steps_j=st.lists(st.floats(0, 700), min_size=12, max_size=200),
-)
-def test_rapl_wraps_never_change_the_energy(start_uj: float, steps_j: list[float]) -> None:
-    joules = np.concatenate([[0], np.cumsum(steps_j)])
-    times = np.arange(len(joules)) * S
-    reading = energy.cpu_energy(
-        table(*rapl(times, joules, start_uj=start_uj)), S // 3, int(times[-1]) - S // 3
-    )
-    truth = np.interp(times[-1] - S // 3, times, joules) - np.interp(S // 3, times, joules)
-    assert reading.energy_j == pytest.approx(truth, rel=1e-6, abs=1e-3)
+    for read, boundary in ((energy.gpu_energy, "gpu"), (energy.cpu_energy, "cpu package")):
+        reading = read(table(), 0, 30 * S)
+        assert (reading.energy_j, reading.boundary) == (None, boundary)
+        assert reading.reason == f"no {boundary} energy was sampled; the run's probes say why"
 
 
 def test_dram_is_added_and_the_boundary_says_so() -> None:
@@ -192,13 +210,29 @@ def test_dram_is_added_and_the_boundary_says_so() -> None:
     assert reading.boundary == "cpu package + dram"
     assert reading.energy_j == pytest.approx(410 * 30)
     assert reading.power_w == pytest.approx(410)
+    assert reading.systematic_frac is None
+    assert 0 < reading.statistical_j < 0.01 * reading.energy_j
 
 
-def test_a_rapl_counter_set_back_is_not_taken_for_a_wrap() -> None:
-    joules = np.concatenate([np.arange(20) * 100.0 + 5000, np.arange(20) * 100.0])
-    reading = energy.cpu_energy(table(*rapl(np.arange(40) * S, joules)), 5 * S, 35 * S)
-    assert reading.energy_j is None
-    assert "set back" in str(reading.reason)
+def test_the_host_is_boards_and_cpu_or_nothing() -> None:
+    seconds = np.arange(40) * S
+    cpu = rapl(seconds, np.arange(40) * 90.0)
+    host = energy.host_energy(table(*gpu(400), *cpu), 5 * S, 35 * S)
+    parts = [
+        energy.gpu_energy(table(*gpu(400)), 5 * S, 35 * S),
+        energy.cpu_energy(table(*cpu), 5 * S, 35 * S),
+    ]
+    assert (host.boundary, host.energy_j) == ("host", pytest.approx(490 * 30))
+    assert host.power_w == pytest.approx(490)
+    assert host.statistical_j == pytest.approx(np.hypot(*(part.statistical_j for part in parts)))
+    assert set(host.devices) == {"gpu:a", "rapl:package-0"}
+
+    without = energy.host_energy(table(*gpu(400)), 5 * S, 35 * S)
+    assert without.energy_j is None
+    assert without.reason == "cpu package: no cpu package energy was sampled; the run's probes say why"
+    half = energy.host_energy(table(*cpu), 5 * S, 35 * S, gpus=("a",))
+    assert (half.energy_j, half.devices) == (None, {"rapl:package-0": pytest.approx(2700)})
+    assert energy.host_energy(table(*cpu), 5 * S, 35 * S).energy_j == pytest.approx(2700)
 
 
 # ------------------------------------------------------------------------------------- per token

@@ -11,6 +11,7 @@ from profiler import arch, catalog, fit, models, scenario
 from profiler.errors import InputError
 from profiler.schema import Gpu, Model
 from profiler.settings import Conversation, EngineSettings, Load, Share, Workload
+from profiler.weight_sizes import weight_bytes_each
 
 GIB = 1 << 30
 QWEN = "Qwen/Qwen2.5-72B"
@@ -88,21 +89,21 @@ def test_recurrent_layers_have_a_state_for_every_sequence():
 )
 def test_published_weights_count_at_their_real_size(name, gigabytes):
     model = published(name, "hub")
-    size = fit.weight_bytes_each(model, "bfloat16") * model.facts.total_params
+    size = weight_bytes_each(model, "bfloat16") * model.facts.total_params
     assert size / 1e9 == pytest.approx(gigabytes, rel=0.005)
 
 
 def test_random_weights_count_at_the_size_they_are_drawn_in():
     for name in ("openai/gpt-oss-120b", QWEN):
-        assert fit.weight_bytes_each(published(name), "bfloat16") == 2.0
-        assert fit.weight_bytes_each(published(name), "float32") == 4.0
+        assert weight_bytes_each(published(name), "bfloat16") == 2.0
+        assert weight_bytes_each(published(name), "float32") == 4.0
 
 
 def test_a_quantization_config_counts_where_the_catalog_is_silent():
     model = published(QWEN, "local")
     config = {**model.config, "quantization_config": {"quant_method": "awq"}}
     model = msgspec.structs.replace(model, name="mine", config=config)
-    assert 0.5 < fit.weight_bytes_each(model, "bfloat16") < 0.7
+    assert 0.5 < weight_bytes_each(model, "bfloat16") < 0.7
 
 
 # ------------------------------------------------------------------------------------------ refusal

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,32 @@ def write(root: Path, files: dict[str, str]) -> Path:
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 cores and 64 GiB, whatever this machine has."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GIB))
+    monkeypatch.setattr(host, "_installed_bytes", lambda: 64 * GIB)
+
+
+def test_installed_memory_and_versions_are_what_the_libraries_say() -> None:
+    assert host._installed_bytes() == psutil.virtual_memory().total
+    installed = {each.metadata["Name"] for each in metadata.distributions()} & set(host.PACKAGES)
+    assert {"numpy", "nvidia-ml-py", "moe-profiler"} <= installed
+    assert host.collect().packages == {
+        name: metadata.version(name) for name in host.PACKAGES if name in installed
+    }
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"),
+    [
+        ("Flashinfer_Python-1.2+cu12.dist-info", "METADATA"),
+        ("flashinfer.python-9-py3.11.egg-info", "PKG-INFO"),
+    ],
+)
+def test_a_version_is_read_from_the_package_and_the_first_on_the_path_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, file: str
+) -> None:
+    about = "Metadata-Version: 2.1\nName: flashinfer-python\nVersion: 1.2+cu12\n"
+    write(tmp_path, {f"a/{folder}/{file}": about, f"b/{folder}/{file}": about.replace("1.2", "3")})
+    monkeypatch.setattr(sys, "path", [str(tmp_path / name) for name in ("none", "a", "b")])
+    assert host.collect().packages == {"flashinfer-python": "1.2+cu12"}
 
 
 def test_this_machine() -> None:

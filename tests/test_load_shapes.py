@@ -171,6 +171,7 @@ def test_pictures(tmp_path):
         "load.concurrency=2",
     )
     assert row["input_tokens_mean"] == pytest.approx(48 + 2 * 10, abs=1)
+    assert "leave out the pictures: with them a prompt held 20 tokens more by the endpoint's" in row["notes"]
 
 
 @pytest.mark.vllm

@@ -7,6 +7,7 @@ import pytest
 
 from profiler import measure, metrics, prepare, records, store
 from profiler.errors import EngineError, LoadError
+from profiler.loadgen.worker import LoadWorker
 from profiler.measure import Subject, describe, schedule, without_secrets
 from profiler.progress import Quiet
 from profiler.schema import Calibration, ClientAudit, LoadPoint
@@ -134,18 +135,20 @@ FOUND = Calibration(
 def test_the_clients_error_goes_into_the_manifest(subject, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "profiler.calibrate.calibrate", lambda *rate, seconds: asked.append((*rate, seconds)) or FOUND
+        "profiler.calibrate.calibrate",
+        lambda *rate, seconds, worker: asked.append((*rate, seconds, worker)) or FOUND,
     )
-    measure._calibrate([subject], Quiet())
-    assert asked == [(50.0, 1, measure.CALIBRATION_S)]
+    worker = LoadWorker()
+    measure._calibrate([subject], worker, Quiet())
+    assert asked == [(50.0, 1, measure.CALIBRATION_S, worker)]
     assert subject.writer.manifest.calibration == FOUND
 
 
 def test_a_client_that_cannot_be_calibrated_fails_no_run(subject, monkeypatch):
-    def broken(*_, seconds):
+    def broken(*_, seconds, worker):
         raise LoadError("never steady")
 
     monkeypatch.setattr("profiler.calibrate.calibrate", broken)
-    measure._calibrate([subject], Quiet())
+    measure._calibrate([subject], LoadWorker(), Quiet())
     assert subject.writer.manifest.calibration is None
     assert "never steady" in subject.writer.manifest.engine.notes[-1]

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from profiler import metrics, store
-from profiler.schema import LoadPoint
+from profiler.schema import EngineFacts, LoadPoint
 from profiler.settings import Conversation, Share, Workload
 from tests import make
 
@@ -186,7 +186,7 @@ def test_power_of_this_machine_is_not_that_of_a_remote_endpoint(tmp_path):
     (point,) = metrics.points(store.load(run.folder))
     for name in ("power_w_mean", "energy_j_per_output_token"):
         assert point.estimates[name] is None
-        assert point.reasons[name] == "the endpoint runs elsewhere: its power is not measured"
+        assert point.consumed.reasons[name] == "the endpoint runs elsewhere: its power is not measured"
 
 
 def test_points_are_apart(tmp_path):
@@ -196,7 +196,8 @@ def test_points_are_apart(tmp_path):
 
 
 def test_energy_over_the_same_window_and_its_absence_explained(tmp_path):
-    run = make.writer(tmp_path, [make.steady(0, 10.0, requests=100)])
+    engine = EngineFacts(kind="vllm", version="1", device="cuda", gpus=("GPU-1",))
+    run = make.writer(tmp_path, [make.steady(0, 10.0, requests=100)], engine=engine)
     lines = make.sample_lines(
         [(t / 10, "gpu:GPU-1", "energy_mj", 300_000 * t / 10) for t in range(80, 330)]  # 300 W
     )
@@ -208,7 +209,7 @@ def test_energy_over_the_same_window_and_its_absence_explained(tmp_path):
 
     (without,) = points(tmp_path / "b", [make.steady(0, 10.0)])
     assert without.estimates["power_w_mean"] is None
-    assert without.reasons["power_w_mean"]
+    assert without.consumed.reasons["power_w_mean"]
 
 
 def test_all_requests_of_a_batch_count(tmp_path):

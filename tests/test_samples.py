@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.samples import COLUMNS, Sample, encode, read_samples, series, sources
+from profiler.samples import COLUMNS, Sample, decode, encode, read_samples, series, sources
 
 SAMPLES = [
     Sample(10**15, "gpu:GPU-1", "power_w", 431.125),
@@ -31,6 +31,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert sources(table, "gpu") == ["gpu:GPU-1"]
     times, values = series(table, "gpu:GPU-1", "power_w")
     assert (times.tolist(), values.tolist()) == ([10**15 - 5, 10**15], [0.1, 431.125])
+
+
+def test_a_few_lines_are_read_without_pyarrow() -> None:
+    assert list(decode(encode(SAMPLES))) == SAMPLES
+    assert list(decode(b"")) == []
 
 
 @pytest.mark.parametrize("cut", range(1, len(encode(SAMPLES))))

@@ -16,7 +16,7 @@ from profiler.workload import extent
 
 BUILT_IN = {
     *("smoke", "trio", "chat", "summarize", "code", "reasoning", "batch", "prefill"),
-    *("open", "bursty", "ramp", "replay", "conversation", "mix", "shared-prefix"),
+    *("open", "bursty", "ramp", "replay", "conversation", "mix", "shared-prefix", "decode", "split"),
 }
 
 GOOD = """

@@ -18,24 +18,39 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # modules may import each other (without cycles); two modules of one rank outside a folder may not.
 RANKS = [
     {"settings", "errors"},
-    {"schema", "alarm"},
-    {"catalog", "stats", "samples", "records", "host_facts", "workload", "windows"},
-    {"slo"},
-    {"scenario_checks"},
-    {"arch", "scenario", "store", "energy", "trust"},
-    {"models", "fit", "metrics", "host", "levels"},
-    {"loadgen", "engines", "telemetry", "cost", "search"},
-    {"calibrate"},
+    {"schema", "alarm", "without_pandas"},
+    {"catalog", "stats", "samples", "records", "host_facts", "workload", "windows", "procfs"},
+    {"slo", "counters", "conditions", "board_memory"},
+    {"scenario_checks", "budget"},
+    {"arch", "scenario", "store", "energy", "trust", "weight_sizes", "nvml"},
+    {"models", "fit", "consumption", "host"},
+    {"metrics", "levels"},
+    {"loadgen", "engines", "telemetry", "cost", "search", "memory"},
+    {"calibrate", "baselines", "warming"},
     {"prepare", "comparison", "doctor"},
+    {"split"},
     {"measure", "report"},
     {"progress"},
     {"api"},
     {"cli", "__init__"},
     {"__main__"},
 ]
-MEASURE = {"loadgen", "engines", "telemetry", "host", "prepare", "measure", "progress", "doctor", "workload"}
+MEASURE = {
+    "procfs",
+    "loadgen",
+    "engines",
+    "telemetry",
+    "host",
+    "prepare",
+    "measure",
+    "progress",
+    "doctor",
+    "workload",
+}
+MEASURE |= {"nvml", "baselines", "warming"}
 READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
-READ |= {"windows", "slo", "trust", "levels", "search"}
+READ |= {"split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
+READ |= {"counters", "budget", "conditions", "consumption"}
 HEAVY = {
     "torch",
     "transformers",
@@ -155,12 +170,12 @@ def test_median_function_is_short():
 
 
 def test_commands_have_at_most_twelve_options():
-    """Scenario fields are reached with --set; ``run`` has one more, for what its result is judged by
+    """Scenario fields are reached with --set; ``run`` has two more, for what its result is judged by
     (--find, --max-failed and, without a parameter of its own, the --slo family)."""
     for node in ast.walk(tree(PACKAGE / "cli.py")):
         if isinstance(node, ast.FunctionDef):
             options = [each for each in node.args.args if each.arg != "context"]
-            assert len(options) <= (13 if node.name == "run" else 12), node.name
+            assert len(options) <= (14 if node.name == "run" else 12), node.name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -190,6 +205,43 @@ def test_the_reading_half_imports_nothing_heavy(module):
     code = f"import sys, {module}; print(*(set(sys.modules) & {HEAVY!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+# What nothing before the first request of a run may import, beside HEAVY: 5 to 100 ms each.
+SLOW = {"asyncio", "ssl", "http.client", "email", "psutil", "importlib.metadata", "difflib", "csv", "json"}
+SLOW |= {"tempfile", "random", "statistics", "dataclasses", "argparse", "typer", "click", "pydantic"}
+
+
+def imported_by(code: str) -> set[str]:
+    code += "\nimport sys; print(*sys.modules)"
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
+def test_a_run_imports_little_before_its_first_request(tmp_path):
+    """All that a run against a server that is there does before it asks that.  (``cli`` needs typer, which
+    takes some 0.1 s of itself.)"""
+    code = [
+        "from pathlib import Path",
+        "from profiler import host, measure, prepare, progress",
+        "host._loads = lambda name: False  # as without a GPU",
+        f"request = prepare.Request(models=['m'], url='http://h/v1', out=Path({str(tmp_path)!r}))",
+        "prepare.prepare(request, lambda endpoint, timeout_s: endpoint)",
+    ]
+    found = imported_by("\n".join(code))
+    assert "msgspec" in found
+    assert not found & (SLOW | HEAVY)
+
+
+def test_load_and_sampling_processes_import_little_before_their_first_order():
+    """The load process needs numpy to plan, and pyarrow after the window."""
+    child = imported_by("import profiler.loadgen.child")
+    assert not child & (HEAVY | (SLOW - {"asyncio", "ssl"}))  # asyncio imports ssl, whatever we do
+    sampler = imported_by("import profiler.telemetry.sampler")
+    assert not sampler & (HEAVY | (SLOW - {"dataclasses"}) | {"subprocess"})
 
 
 def test_tests_are_at_least_as_long_as_the_source():

@@ -50,6 +50,14 @@ def test_the_requests_of_a_window_cut_short_are_kept_and_its_number_is_not_given
     assert [point.requests_ok for point in metrics.points(found)] == [100]
 
 
+def test_a_note_is_kept_once_and_after_the_engines_own(tmp_path):
+    run = make.writer(tmp_path, [])
+    run.note("first")
+    run.note("second", "first")
+    run.note()
+    assert store.load(run.folder).manifest.engine.notes == ("first", "second")
+
+
 def test_null_stays_null(tmp_path):
     record = make.request(
         0, 0, 1.0, first_ns=None, last_ns=None, arrivals_ns=[], arrival_tokens=[], outcome="reset"

@@ -9,7 +9,7 @@ import pytest
 from profiler import comparison, metrics, store
 from profiler.report import table
 from profiler.schema import ClientAudit, LoadPoint
-from profiler.settings import Conversation, Load
+from profiler.settings import Conversation, Images, Load
 from tests import make
 
 OPEN = LoadPoint(mode="open", requests_per_s=5.0)
@@ -160,6 +160,24 @@ def test_usage_that_disagrees_is_counted(tmp_path):
         "usage disagrees with the output tokens counted in 1 of 50 requests",
         "usage disagrees with the input tokens sent in 2 of 50 requests",
     )
+
+
+@pytest.mark.parametrize(
+    ("usage", "said"), [(112, "with them a prompt held 12 tokens more"), (None, "the endpoint says nothing")]
+)
+def test_pictures_are_named_as_left_out_of_all_lengths(tmp_path, usage, said):
+    pictures = msgspec.structs.replace(make.SCENARIO.workload, images=Images(width=8, height=8))
+    plan = msgspec.structs.replace(make.SCENARIO, workload=pictures)
+    held, records = make.steady(0, 10.0)
+    records = [
+        msgspec.structs.replace(
+            each, planned_input_tokens=100, input_tokens=usage, reported_input_tokens=usage
+        )
+        for each in records
+    ]
+    notes = only(tmp_path, [(held, records)], scenario=plan, scenario_hash="0").notes
+    (note,) = [note for note in notes if "pictures" in note]
+    assert said in note
 
 
 def test_a_run_from_before_the_column_says_nothing_of_caches(tmp_path):

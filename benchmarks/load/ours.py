@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 from common import CLIENT_CORE, SERVER_CORE, Metronome, PeakMemory, Settings, on_core, steady_law, table
+from rows import open_loop, open_shown, wakes, wakes_shown
 
 from profiler.calibrate import hold, summary
 from profiler.errors import ProfilerError
@@ -215,8 +216,10 @@ SECTIONS: dict[str, tuple[str, Callable[[float], Iterator[Row]], Callable[[Row],
     "accuracy": ("Accuracy (TTFT 100 ms, ITL 25 and 40 ms)", accuracy, shown),
     "chunks": ("Chunk capacity", chunks, chunks_shown),
     "requests": ("Request capacity (one token after 100 ms)", requests, requests_shown),
+    "open": ("Open loop, exponential gaps (KS: distance of the gaps from that law)", open_loop, open_shown),
     "start": ("Start to first request", start, start_shown),
     "own": ("Our code alone, fed from memory", own, own_shown),
+    "wakes": ("A process that only wakes", wakes, wakes_shown),
     "memory": ("Memory", memory, memory_shown),
 }
 

@@ -22,11 +22,13 @@ class Rate:
 
 @dataclass(frozen=True)
 class Fault:
-    """What every 8th of 32 requests meets; ``with_timeout``: tools that can are told to wait 5 s."""
+    """What every 8th of 32 requests meets; ``with_timeout``: tools that can are told to wait 5 s.  A tool
+    that has not ended after ``patience_s`` is killed."""
 
     asked: dict[str, Any]
     failed: int = 4
     with_timeout: bool = False
+    patience_s: float = 60.0
 
 
 def _exact_gaps(found: Found) -> bool:
@@ -63,7 +65,7 @@ FAULTS = {
     "hangs midway": Fault({"kind": "hang", "every": 8}, with_timeout=True),
     "hangs before the first byte": Fault({"kind": "hang", "every": 8, "after_frac": 0}, with_timeout=True),
     "comments without end, no tokens": Fault({"kind": "pings", "every": 8}, with_timeout=True),
-    "hangs midway, default time-outs": Fault({"kind": "hang", "every": 8}),
+    "hangs midway, default time-outs": Fault({"kind": "hang", "every": 8}, patience_s=300.0),
 }
 
 

@@ -26,14 +26,13 @@ from typing import Any
 from common import SERVER_CORE, Metronome, Settings
 from peer_ours import Ours
 from peer_run import against_truth, interpreter_start_s, run, simulated
-from peer_table import FAULTS, RATES, markdown
+from peer_table import FAULTS, RATES, Fault, markdown
 from peer_tools import PEERS, Case, Tool, make_tokenizer
 
 TTFT_S, ITL_S, JITTER_FRAC = 0.1, 0.025, 0.5
 TOKENS = 64
 START_PATIENCE_S = 60.0
 SLOW_FACTOR = 8  # so much longer than its nominal time a run may take
-FAULT_PATIENCE_S = 60.0
 FAULT_TIMEOUT_S = 5.0
 OPEN_RATE = 2_000.0
 TOOLS: tuple[type[Tool], ...] = (*PEERS, Ours)
@@ -141,8 +140,7 @@ def faults(bench: Bench) -> None:
     for label, fault in FAULTS.items():
         settings = {"ttft_s": 0.02, "itl_s": 0.005, "faults": [fault.asked]}
         with ThreadPoolExecutor(len(bench.tools)) as pool:
-            timeout_s = FAULT_TIMEOUT_S if fault.with_timeout else None
-            for found in pool.map(lambda tool, s=settings, t=timeout_s: _faulty(tool, s, t), bench.tools):
+            for found in pool.map(lambda tool, f=fault, s=settings: _faulty(tool, f, s), bench.tools):
                 bench.keep({"row": "faults", "label": label, **found})
 
 
@@ -185,10 +183,11 @@ def _climb(
         climbing = [tool for tool in climbing if passed(step(tool, rung)) or passed(step(tool, rung))]
 
 
-def _faulty(tool: Tool, settings: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
+def _faulty(tool: Tool, fault: Fault, settings: dict[str, Any]) -> dict[str, Any]:
     with simulated(settings) as port:
+        timeout_s = FAULT_TIMEOUT_S if fault.with_timeout else None
         case = Case(port, "simulated", 32, 16, streams=8, timeout_s=timeout_s)
-        return {"tool": tool.name, **run(tool, case, FAULT_PATIENCE_S, pinned=False)}
+        return {"tool": tool.name, **run(tool, case, fault.patience_s, pinned=False)}
 
 
 # ---------------------------------------------------------------------------------- the face

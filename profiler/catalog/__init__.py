@@ -6,9 +6,7 @@ are rebuilt by ``tools/build_catalog.py``; every row names its source.
 
 from __future__ import annotations
 
-import csv
 import re
-import statistics
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -156,6 +154,8 @@ def gpu_prices() -> tuple[PriceOffer, ...]:
 
 
 def _rows(name: str) -> list[dict[str, str | None]]:
+    import csv
+
     with (FOLDER / name).open(newline="", encoding="utf-8") as file:
         optional = {"mem_bw_gbs", "dense_bf16_tflops", "fp8_tflops", "tdp_w", "nvlink_gbs"}
         return [
@@ -207,6 +207,8 @@ def _month(offer: PriceOffer) -> int | None:
 def default_price(gpu: Gpu | GpuSpec) -> Price | None:
     """What renting one ``gpu`` for an hour costs, on demand: the median over vendors' current offers, with
     the cheapest and the dearest.  None when the GPU is not in the catalog or nobody offers it."""
+    from statistics import median
+
     spec = gpu if isinstance(gpu, GpuSpec) else match_gpu(gpu.name, gpu.memory_bytes)
     found = offers(spec) if spec else ()
     if not spec or not found:
@@ -215,7 +217,7 @@ def default_price(gpu: Gpu | GpuSpec) -> Price | None:
     dates = sorted(offer.date for offer in found)
     vendors = ", ".join(sorted({offer.vendor for offer in found}))
     return Price(
-        usd_per_hour=round(statistics.median(prices), 4),
+        usd_per_hour=round(median(prices), 4),
         per="gpu",
         source=f"catalog: {spec.gpu}, median of {len(found)} on-demand offers ({vendors})",
         date=dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",

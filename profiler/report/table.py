@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -99,7 +98,7 @@ def _gib(row: Row, column: str) -> str:
     return NA if row[column] is None else significant(row[column] / 2**30)
 
 
-def _number(row: Row, column: str) -> str:
+def number(row: Row, column: str) -> str:
     return significant(row[column])
 
 
@@ -118,7 +117,7 @@ def _run(row: Row, column: str) -> str:
 
 # Shown only where they tell rows apart.
 TELLING = ("scenario", "engine", "weights", "host")
-SHOWN = (
+WHICH = (
     Shown("scenario", "scenario", _plain),
     Shown("conc", "concurrency", _load),
     Shown("req/s due", "load_requests_per_s", _load),
@@ -127,6 +126,9 @@ SHOWN = (
     Shown("weights from", "weights", _plain),
     Shown("host", "host", _plain),
     Shown("run", "run", _run),
+)
+SHOWN = (
+    *WHICH,
     Shown("tokens/s out", "output_tokens_per_s", _rate, marks_best=True),
     Shown("× first", "relative", _times),
     Shown("TTFT p50 ms", "ttft_s_p50", _ms, marks_best=True),
@@ -137,12 +139,17 @@ SHOWN = (
     Shown("in SLO", "slo_met_frac", _share),
     Shown("weights GiB", "memory_weights_bytes", _gib, spare=True),
     Shown("peak GiB", "memory_peak_bytes", _gib, marks_best=True),
-    Shown("W", "power_w_mean", _number, marks_best=True),
-    Shown("J/token", "energy_j_per_output_token", _number, marks_best=True),
-    Shown("USD/M out", "usd_per_m_output_tokens", _number, marks_best=True),
+    Shown("W", "power_w_mean", number, marks_best=True),
+    Shown("J/token", "energy_j_per_output_token", number, marks_best=True),
+    Shown("USD/M out", "usd_per_m_output_tokens", number, marks_best=True),
     Shown("requests", "requests_ok", _requests),
 )
-WHERE_THERE_IS_ONE = ("concurrency", "load_requests_per_s", "goodput_requests_per_s", "slo_met_frac")
+WHERE_THERE_IS_ONE = (
+    *("concurrency", "load_requests_per_s", "goodput_requests_per_s", "slo_met_frac"),
+    *("energy_host_j_per_output_token", "energy_facility_j_per_output_token"),
+    *("energy_marginal_j_per_output_token", "energy_integral_j", "energy_disagreement_frac"),
+    *("energy_systematic_frac", "throttled_thermal_frac", "temperature_c_mean"),
+)
 ROOM_FOR_ALL = 110
 
 
@@ -178,7 +185,7 @@ def _ratio(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
 
-def _chosen(rows: Sequence[Row], width: int) -> list[Shown]:
+def _chosen(rows: Sequence[Row], width: int, shown: Sequence[Shown]) -> list[Shown]:
     """The columns worth showing: no power where none was measured, no ratio of one model to itself."""
     left_out = set()
     if all(row["power_w_mean"] is None for row in rows):
@@ -190,33 +197,33 @@ def _chosen(rows: Sequence[Row], width: int) -> list[Shown]:
     if len({(row["model"], row["engine"], row["run"]) for row in rows}) < 2:
         left_out.add("relative")
     return [
-        each for each in SHOWN if each.column not in left_out and (width >= ROOM_FOR_ALL or not each.spare)
+        each for each in shown if each.column not in left_out and (width >= ROOM_FOR_ALL or not each.spare)
     ]
 
 
 def cells(
-    rows: Sequence[Row], width: int = ROOM_FOR_ALL
+    rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[Shown] = SHOWN
 ) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
     """Headers, cell texts and the (row, column) places of the best values, for ``ordered`` rows."""
-    shown = _chosen(rows, width)
-    texts = [[each.write(row, each.column) for each in shown] for row in _with_relative(rows)]
+    chosen = _chosen(rows, width, shown)
+    texts = [[each.write(row, each.column) for each in chosen] for row in _with_relative(rows)]
     marked = {
         (number, place)
-        for place, each in enumerate(shown)
+        for place, each in enumerate(chosen)
         if each.marks_best
         for number in best(rows, each.column).values()
     }
-    return [each.header for each in shown], texts, marked
+    return [each.header for each in chosen], texts, marked
 
 
-def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL) -> Table:
+def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[Shown] = SHOWN) -> Table:
     """The terminal's table: a section a load, best values bold with a star."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     rows = ordered(rows)
-    headers, texts, marked = cells(rows, width)
+    headers, texts, marked = cells(rows, width, shown)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in headers:
         table.add_column(header, justify="left" if header == "model" else "right", overflow="fold")
@@ -230,9 +237,9 @@ def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL) -> Table:
     return table
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], shown: Sequence[Shown] = SHOWN) -> str:
     rows = ordered(rows)
-    headers, texts, marked = cells(rows)
+    headers, texts, marked = cells(rows, shown=shown)
     lines = ["| " + " | ".join(headers) + " |", "|" + "|".join("---" for _ in headers) + "|"]
     for number, text in enumerate(texts):
         styled = [f"**{c}**" if (number, place) in marked else c for place, c in enumerate(text)]
@@ -240,16 +247,12 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
-
-
-def as_json(rows: Sequence[Row]) -> str:
-    return json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
 
 
 def footnotes(rows: Sequence[Row], hosts: Sequence[str]) -> list[str]:

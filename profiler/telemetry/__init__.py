@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import subprocess
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from profiler.errors import MeasurementError
 from profiler.schema import ProbeStatus
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["Sampler"]
 
@@ -30,15 +32,21 @@ STOP_TIMEOUT_S = 5.0
 class Sampler:
     """Context manager that owns the sampling process; samples are appended to ``path``.
 
-    ``gpus``: UUIDs of the engine's GPUs, None for all of the machine, ``()`` for none.
+    ``gpus``: UUIDs of the engine's GPUs, None for all of the machine, ``()`` for none.  ``starts_engine``:
+    whether the engine is started from here, later (else other processes on the GPUs may be the engine's).
     NVML and RAPL are read from entry to exit; a process tree or an engine's metrics while watched.
     Raises MeasurementError when the process does not start or has ended unbidden.
     """
 
-    def __init__(self, path: Path, gpus: tuple[str, ...] | None) -> None:
+    def __init__(self, path: Path, gpus: tuple[str, ...] | None, *, starts_engine: bool = True) -> None:
         self.probes: tuple[ProbeStatus, ...] = ()
-        self._config = {"path": str(path.absolute()), "gpus": gpus}
+        self._config = {"path": str(path.absolute()), "gpus": gpus, "starts_engine": starts_engine}
         self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def reads_energy(self) -> bool:
+        """Whether any source of energy can be read here."""
+        return any(each.usable for each in self.probes if each.of_energy)
 
     @property
     def pid(self) -> int | None:
@@ -46,6 +54,8 @@ class Sampler:
         return self._child.pid if self._child is not None else None
 
     def __enter__(self) -> Sampler:
+        import subprocess  # not at the top: the sampling process imports this package too
+
         self._child = subprocess.Popen(
             [sys.executable, "-m", "profiler.telemetry.sampler"],
             stdin=subprocess.PIPE,
@@ -102,6 +112,8 @@ class Sampler:
 
     def _lost(self) -> MeasurementError:
         """Why the child is no more, in one line."""
+        import subprocess
+
         assert self._child is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=1.0)
@@ -111,6 +123,8 @@ class Sampler:
         return MeasurementError(f"the telemetry sampler ended: {last}")
 
     def _end(self) -> None:
+        import subprocess
+
         child, self._child = self._child, None
         if child is None:
             return

@@ -7,7 +7,6 @@ replicas, the cache usage is their mean.
 
 from __future__ import annotations
 
-import http.client
 import re
 import time
 from collections import defaultdict
@@ -54,6 +53,8 @@ class EngineMetricsProbe:
 
     def sample(self) -> Iterator[Sample]:
         """One scrape, stamped halfway between question and answer."""
+        import http.client
+
         before = time.perf_counter_ns()
         try:
             text = self._scrape()
@@ -70,6 +71,8 @@ class EngineMetricsProbe:
             yield Sample(t_ns, self._source, name, value)
 
     def _scrape(self) -> str:
+        import http.client
+
         kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
         connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT_S)
         try:

@@ -1,199 +1,151 @@
-"""What NVML says of each GPU: energy counter, power, clocks, temperature, utilisation, memory.
+"""What NVML says of each GPU: energy counter, power, clocks, temperature, utilisation, memory, tenants.
 
-========================  =====================================================================
-energy_mj                 field 83: energy since the driver was loaded, raw integer millijoules
-energy_counter_ts_us      the driver's own time for that reading, µs since 1970
-power_w                   field 186: instantaneous board power (never nvmlDeviceGetPowerUsage,
-                          which is a 1 s average on most boards since Ampere)
-sm_clock_mhz, memory_clock_mhz, temperature_c
-utilisation_gpu_pct, utilisation_memory_pct
-memory_used_bytes, memory_reserved_bytes, memory_free_bytes
-clocks_event_reasons      bit mask: 0x4 software power cap, 0x8 hardware slowdown, 0x20 software
-                          thermal, 0x40 hardware thermal, 0x80 power brake (nvml.h)
-========================  =====================================================================
+==============================  ===============================================================
+every 0.1 s                     power_w (field 186: instantaneous board power), power_ts_us (the
+                                driver's own time for it, µs since 1970)
+every 0.5 s                     sm_clock_mhz, memory_clock_mhz, temperature_c,
+                                utilisation_gpu_pct, utilisation_memory_pct, memory_used_bytes,
+                                memory_reserved_bytes, memory_free_bytes, clocks_event_reasons
+                                (bit mask: 0x4 software power cap, 0x8 hardware slowdown, 0x20
+                                software thermal, 0x40 hardware thermal, 0x80 power brake; nvml.h)
+every 1 s                       foreign_processes, foreign_bytes, unexplained_bytes (``nvml_tenants``)
+once                            power_limit_w, power_limit_default_w, ecc_enabled, pcie_generation,
+                                pcie_width, mig_enabled, persistence_mode, architecture
+                                (nvmlDeviceArchitecture_t)
+when it changes                 energy_mj and what goes with it (``nvml_energy``)
+when it happens                 lost = 1: the GPU has fallen off the bus
+==============================  ===============================================================
 
-A reading the board does not offer is absent, never 0.  Energy and power are read at every tick, all
-GPUs first; the others at every ``SLOW_EVERY``-th, since they need not be integrated.
+A reading the board does not offer is absent, never 0.  One that fails stops no other.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from profiler import nvml as libraries
+from profiler.nvml.devices import described, find, present
 from profiler.samples import Sample
 from profiler.schema import ProbeStatus
+from profiler.telemetry.nvml_board import Board
+from profiler.telemetry.nvml_energy import EnergyTicks
+from profiler.telemetry.nvml_readings import FIXED, POWER_INSTANT, SLOW, TOTAL_ENERGY, Reading, fields, power
+from profiler.telemetry.nvml_tenants import Family, Tenants
 
-TOTAL_ENERGY, POWER_INSTANT, GPU_SCOPE = 83, 186, 0
-SLOW_EVERY = 5
-# nvmlValueType_t → the member of the nvmlValue_t union that holds the number (nvml.h)
-UNION_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
-
-Reading = Callable[[Any, Any], Iterable[tuple[str, float]]]
-
-
-def _clocks(nvml: Any, handle: Any) -> Iterator[tuple[str, float]]:
-    yield "sm_clock_mhz", nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
-    yield "memory_clock_mhz", nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
-
-
-def _temperature(nvml: Any, handle: Any) -> Iterator[tuple[str, float]]:
-    yield "temperature_c", nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
-
-
-def _utilisation(nvml: Any, handle: Any) -> Iterator[tuple[str, float]]:
-    rates = nvml.nvmlDeviceGetUtilizationRates(handle)
-    yield "utilisation_gpu_pct", rates.gpu
-    yield "utilisation_memory_pct", rates.memory
-
-
-def _memory(nvml: Any, handle: Any) -> Iterator[tuple[str, float]]:
-    # Version 2 counts the driver's reserve apart; version 1 hides it.
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-    yield "memory_used_bytes", memory.used
-    yield "memory_reserved_bytes", memory.reserved
-    yield "memory_free_bytes", memory.free
-
-
-def _reasons(nvml: Any, handle: Any) -> Iterator[tuple[str, float]]:
-    # The mask, not fields ≥ 251: those were renumbered between the 12.9 and 13.x headers.
-    yield "clocks_event_reasons", nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-
-
-SLOW_READINGS: dict[str, Reading] = {
-    "clocks": _clocks,
-    "temperature": _temperature,
-    "utilisation": _utilisation,
-    "memory": _memory,
-    "clock event reasons": _reasons,
-}
+SLOW_EVERY, TENANTS_EVERY = 5, 10
 
 
 class NvmlProbe:
-    """Reads GPUs by UUID (None: all that NVML sees).  ``library`` stands in for pynvml in tests."""
+    """Reads GPUs by UUID (None: all that NVML sees), MIG devices as the board they are part of.
 
-    def __init__(self, gpus: tuple[str, ...] | None = None, library: Any = None) -> None:
-        self._handles: dict[str, Any] = {}
-        self._slow: dict[str, dict[str, Reading]] = {}
-        self._tick = 0
+    ``ticks`` reads their energy counters, at a pace of its own.  ``library`` stands in for what
+    ``profiler.nvml.load`` gives, ``clock`` for ``time``.
+    """
+
+    def __init__(
+        self,
+        gpus: tuple[str, ...] | None = None,
+        library: Any = None,
+        clock: Any = time,
+        family: Family | None = None,
+    ) -> None:
+        self._clock = clock
         self._nvml = library
+        self._boards: list[Board] = []
+        self._tick = 0
         self._status = self._open(gpus)
+        family = family or Family()
+        self._tenants: list[Reading] = [Tenants(family).read for _ in self._boards]
+        with_counter = [board for board in self._boards if "energy" not in board.untold]
+        self.ticks = EnergyTicks(self._nvml, with_counter, clock)
 
     def status(self) -> ProbeStatus:
         """Whether GPUs can be read, which of their readings are missing, or what would mend it."""
         return self._status
 
     def sample(self) -> Iterator[Sample]:
-        """One tick: the counters of all GPUs first, so that they lie within milliseconds."""
-        for uuid, handle in self._handles.items():
-            yield from self._counters(uuid, handle)
-        if self._tick % SLOW_EVERY == 0:
-            for uuid, handle in self._handles.items():
-                yield from self._slow_readings(uuid, handle)
+        """One tick: the power of all GPUs first.  Raises NVMLError at the end if a reading failed that is
+        there otherwise; all that succeeded has been yielded by then."""
+        failed: Exception | None = None
+        for board, label, reading in self._due():
+            t_ns = self._clock.perf_counter_ns()
+            try:
+                yield from board.read(self._nvml, label, reading, t_ns)
+            except self._nvml.NVMLError as error:
+                failed = error
+                yield from board.note(self._nvml, error, t_ns)
         self._tick += 1
+        if failed is not None:
+            raise failed
+
+    def _due(self) -> Iterator[tuple[Board, str, Reading]]:
+        yield from ((board, "power", power) for board in self._boards)
+        for board, tenants in zip(self._boards, self._tenants, strict=True):
+            due = FIXED if self._tick == 0 else {}
+            due = due | (SLOW if self._tick % SLOW_EVERY == 0 else {})
+            due = due | ({"processes": tenants} if self._tick % TENANTS_EVERY == 0 else {})
+            yield from ((board, label, reading) for label, reading in due.items())
 
     def _open(self, gpus: tuple[str, ...] | None) -> ProbeStatus:
         if gpus == ():
             return _unusable("the engine uses no GPU")
-        if self._nvml is None:
-            try:
-                import pynvml
-            except ImportError:
-                return _unusable("the package nvidia-ml-py is missing: pip install nvidia-ml-py")
-            self._nvml = pynvml
+        try:
+            self._nvml = self._nvml or libraries.load()
+        except ImportError as error:
+            return _unusable(str(error))
         try:
             self._nvml.nvmlInit()
             driver = self._nvml.nvmlSystemGetDriverVersion()
-            visible = self._visible()
+            visible = present(self._nvml)
         except self._nvml.NVMLError as error:
-            return _unusable(
-                f"NVML does not start ({error}): needs an NVIDIA GPU, its driver and libnvidia-ml"
-            )
-        unknown = [uuid for uuid in gpus or () if uuid not in visible]
-        if unknown:
-            why = (
-                "a MIG slice has no energy counter of its own"
-                if unknown[0].startswith("MIG-")
-                else "not seen by NVML"
-            )
-            return _unusable(f"GPU {unknown[0]}: {why}; visible: {', '.join(visible) or 'none'}")
-        self._handles = {uuid: visible[uuid] for uuid in gpus or visible}
-        self._slow = {uuid: dict(SLOW_READINGS) for uuid in self._handles}
-        return self._describe(driver)
-
-    def _visible(self) -> dict[str, Any]:
-        handles = [self._nvml.nvmlDeviceGetHandleByIndex(i) for i in range(self._nvml.nvmlDeviceGetCount())]
-        return {self._nvml.nvmlDeviceGetUUID(handle): handle for handle in handles}
-
-    def _describe(self, driver: str) -> ProbeStatus:
-        if not self._handles:
+            return _unusable(f"NVML does not start ({error}): {_mend(self._nvml, error)}")
+        wanted = [board.uuid for board in visible] if gpus is None else gpus
+        found = [gpu and gpu[0] for gpu in (find(visible, name) for name in wanted)]
+        for name, uuid in zip(wanted, found, strict=True):
+            if uuid is None:
+                return _unusable(f"GPU {name}: not seen by NVML; visible: {described(visible)}")
+        if not found:
             return _unusable(f"driver {driver} sees no GPU: check nvidia-smi and the container's device list")
-        found = {
-            uuid: {s.name for s in self._counters(uuid, handle)} for uuid, handle in self._handles.items()
-        }
-        lacks = [
-            f"{uuid} has no {name}"
-            for uuid, names in found.items()
-            for name in ("energy_mj", "power_w")
-            if name not in names
-        ]
+        lacking: list[str] = []
+        for uuid in dict.fromkeys(uuid for uuid in found if uuid):
+            board = Board(uuid, self._nvml.nvmlDeviceGetHandleByUUID(uuid))
+            lacking += [f"{uuid} {what}" for what in self._lacks(board)]
+            self._boards.append(board)
         shared = [
-            f"{uuid} is in MIG mode: its power is the whole board's"
-            for uuid, handle in self._handles.items()
-            if self._mig(handle)
+            f"{board.uuid} is in MIG mode: its power is the whole board's"
+            for board in visible
+            if board.slices and board.uuid in found
         ]
-        count = f"{len(self._handles)} GPU{'s' if len(self._handles) > 1 else ''}, driver {driver}"
-        detail = "; ".join([count, *lacks, *shared])
-        return ProbeStatus(
-            probe="nvml",
-            usable=any("energy_mj" in n or "power_w" in n for n in found.values()),
-            detail=detail,
-        )
+        kind = "simulated GPU" if getattr(self._nvml, "simulated", False) else "GPU"
+        count = f"{len(self._boards)} {kind}{'s' if len(self._boards) > 1 else ''}, driver {driver}"
+        usable = any({"energy", "power"} - board.untold for board in self._boards)
+        return ProbeStatus(probe="nvml", usable=usable, detail="; ".join([count, *lacking, *shared]))
 
-    def _mig(self, handle: Any) -> bool:
+    def _lacks(self, board: Board) -> Iterator[str]:
+        """Which of energy and power a board does not tell; the others are found out as they are read."""
         try:
-            return bool(self._nvml.nvmlDeviceGetMigMode(handle)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE)
-        except self._nvml.NVMLError:
-            return False
-
-    def _counters(self, uuid: str, handle: Any) -> Iterator[Sample]:
-        asked = [(TOTAL_ENERGY, GPU_SCOPE), (POWER_INSTANT, GPU_SCOPE)]
-        before = time.perf_counter_ns()
-        try:
-            energy, power = self._nvml.nvmlDeviceGetFieldValues(handle, asked)
-        except self._nvml.NVMLError:
+            found = fields(self._nvml, board.handle, TOTAL_ENERGY, POWER_INSTANT)
+        except self._nvml.NVMLError as error:
+            board.untold |= {"energy", "power"}
+            yield f"cannot be read ({error})"
             return
-        t_ns = (before + time.perf_counter_ns()) // 2
-        source = f"gpu:{uuid}"
-        if (millijoules := self._number(energy)) is not None:
-            yield Sample(t_ns, source, "energy_mj", millijoules)
-            if energy.timestamp > 0:
-                yield Sample(t_ns, source, "energy_counter_ts_us", energy.timestamp)
-        # A powered board never draws 0 W; drivers polled too fast are known to answer 0.
-        if milliwatts := self._number(power):
-            yield Sample(t_ns, source, "power_w", milliwatts / 1000)
+        for label, name, (value, _) in zip(("energy", "power"), ("energy_mj", "power_w"), found, strict=True):
+            if value is None:
+                board.untold.add(label)
+                yield f"has no {name}"
 
-    def _number(self, field: Any) -> float | None:
-        if field.nvmlReturn != self._nvml.NVML_SUCCESS or not 0 <= field.valueType < len(UNION_MEMBERS):
-            return None
-        number: float = getattr(field.value, UNION_MEMBERS[field.valueType])
-        return number
 
-    def _slow_readings(self, uuid: str, handle: Any) -> Iterator[Sample]:
-        for label, read in list(self._slow[uuid].items()):
-            t_ns = time.perf_counter_ns()
-            try:
-                values = list(read(self._nvml, handle))
-            except self._nvml.NVMLError as error:
-                if error.value in (
-                    self._nvml.NVML_ERROR_NOT_SUPPORTED,
-                    self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-                ):
-                    del self._slow[uuid][label]
-                continue
-            for name, value in values:
-                yield Sample(t_ns, f"gpu:{uuid}", name, value)
+def _mend(nvml: Any, error: Any) -> str:
+    """What to do about a library that does not start."""
+    advice: dict[int, str] = {
+        nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the driver was updated while the old one is still loaded; "
+        "restart the machine, or reload the nvidia kernel modules",
+        nvml.NVML_ERROR_DRIVER_NOT_LOADED: "load the nvidia kernel module (nvidia-smi must work)",
+        nvml.NVML_ERROR_NO_PERMISSION: "/dev/nvidia* may not be opened; give this user or container the GPU",
+    }
+    return advice.get(error.value, "needs an NVIDIA GPU, its driver and libnvidia-ml")
 
 
 def _unusable(detail: str) -> ProbeStatus:

@@ -15,37 +15,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
-
+from profiler.procfs import PROC, pss_bytes
 from profiler.samples import Sample
 from profiler.schema import ProbeStatus
 
+if TYPE_CHECKING:
+    import psutil
+
 TREE_REFRESH_S = 2.0  # finding descendants reads the parent of every process of the machine
 PSS_DUTY_FRAC = 0.005
-PROC = Path("/proc")
 
 
 class ProcessProbe:
     """Reads the tree rooted at ``pid``; once that has ended there is nothing more to read."""
 
     def __init__(self, name: str, pid: int) -> None:
+        import psutil
+
         self._source = f"process:{name}"
         self._root: psutil.Process | None = None
         self._tree: list[psutil.Process] = []
         self._cpu_s: dict[tuple[int, float], float] = {}
         self._refresh_ns = 0
-        self._pss_ns: int | None = (
-            time.perf_counter_ns() if (PROC / "self" / "smaps_rollup").exists() else None
-        )
+        self._pss_ns = time.perf_counter_ns() if _has_pss() else None
         try:
             self._root = psutil.Process(pid)
         except psutil.Error as error:
             self._detail = f"process {pid} cannot be read ({error})"
         else:
-            exact = "PSS" if self._pss_ns is not None else "RSS only: shared pages count once per process"
-            self._detail = f"memory ({exact}) and CPU time of the watched process trees"
+            self._detail = usual_status().detail
 
     def status(self) -> ProbeStatus:
         """Usable while the root process could be found."""
@@ -67,6 +67,8 @@ class ProcessProbe:
             yield from self._pss(t_ns)
 
     def _refresh(self) -> None:
+        import psutil
+
         if self._root is None:
             return
         try:
@@ -75,6 +77,8 @@ class ProcessProbe:
             self._tree = [process for process in self._tree if process.is_running()]
 
     def _read(self, process: psutil.Process) -> int | None:
+        import psutil
+
         try:
             with process.oneshot():
                 spent = process.cpu_times()
@@ -92,11 +96,13 @@ class ProcessProbe:
             yield Sample(t_ns, self._source, "pss_bytes", sum(sizes))
 
 
-def pss_bytes(pid: int) -> int | None:
-    """Proportional set size of one process; None when it has ended or may not be read."""
-    try:
-        text = (PROC / str(pid) / "smaps_rollup").read_text()
-    except (OSError, ValueError):
-        return None
-    line = next((line for line in text.splitlines() if line.startswith("Pss:")), None)
-    return int(line.split()[1]) * 1024 if line else None
+def usual_status() -> ProbeStatus:
+    """Of a probe whose process is there; costs no import of psutil."""
+    exact = "PSS" if _has_pss() else "RSS only: shared pages count once per process"
+    return ProbeStatus(
+        probe="process", usable=True, detail=f"memory ({exact}) and CPU time of the watched process trees"
+    )
+
+
+def _has_pss() -> bool:
+    return (PROC / "self" / "smaps_rollup").exists()

@@ -1,13 +1,16 @@
 """CPU and DRAM energy counters of Linux powercap (``/sys/class/powercap/intel-rapl:*``; AMD too).
 
-Per package, and per ``dram`` zone where there is one (on servers it is not inside the package):
-``energy_uj``, which wraps at ``max_energy_range_uj`` (66 kJ: minutes on a busy server), so that both
+Per package, and per ``dram`` zone where there is one (on servers it is not inside the package; AMD has
+none): ``energy_uj``, which wraps at ``max_energy_range_uj`` (66 kJ: minutes on a busy server), so that both
 are written and the reader undoes the wrap.  ``psys`` overlaps the packages and ``core``/``uncore`` lie
 inside them: neither is read.  Kernel documentation: Documentation/power/powercap/powercap.rst.
+
+The environment variable ``PROFILER_POWERCAP`` moves the tree, so that all of this can be tried on a made one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -16,9 +19,15 @@ from pathlib import Path
 from profiler.samples import Sample
 from profiler.schema import ProbeStatus
 
-POWERCAP = Path("/sys/class/powercap")
+POWERCAP = Path(os.environ.get("PROFILER_POWERCAP") or "/sys/class/powercap")
+# Linux lets root alone read them since CVE-2020-8694: fine power readings can tell secrets of other users.
 GRANT = (
-    "run as root, or grant reading: sudo chmod o+r /sys/class/powercap/intel-rapl*/energy_uj (until reboot)"
+    "run as root, or grant reading: sudo chmod o+r /sys/class/powercap/intel-rapl:*/energy_uj (until reboot)"
+)
+GRANT_FOR_GOOD = (
+    "to a group for good: sudo groupadd power, sudo usermod -aG power $USER, and in "
+    '/etc/udev/rules.d/60-rapl.rules: SUBSYSTEM=="powercap", ACTION=="add", '
+    'RUN+="/bin/chgrp power /sys%p/energy_uj", RUN+="/bin/chmod g+r /sys%p/energy_uj"'
 )
 
 

@@ -6,7 +6,8 @@ is gone, so no way of dying of the parent leaves it behind.  SIGINT is the paren
 
 Each probe ticks in a thread of its own, so a slow server or a long /proc walk never delays the power
 readings.  Ticks are due at fixed times (start + k·period); one that is missed is counted, not made up.
-Every probe is read once more when it stops, so that the end of the last window has a sample behind it.
+Every probe is read once more when it stops, so that the end of the last window has a sample behind it; the
+energy counters, polled faster than the rest of NVML (``nvml_energy``), until they have stepped again.
 
 Every ``REPORT_S`` the sampler writes of itself, as source ``sampler``: ``cpu_s`` (CPU seconds used), and of
 each probe ``<probe>_late_max_s`` (worst lateness of a tick since the last report), ``<probe>_missed_ticks``
@@ -21,30 +22,34 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from profiler.samples import Sample, complete_bytes, encode
-from profiler.schema import ProbeStatus
 from profiler.telemetry.engine_metrics import EngineMetricsProbe
 from profiler.telemetry.nvml import NvmlProbe
-from profiler.telemetry.process import ProcessProbe
+from profiler.telemetry.nvml_tenants import Family
+from profiler.telemetry.process import ProcessProbe, usual_status
 from profiler.telemetry.rapl import POWERCAP, RaplProbe
 
-NVML_PERIOD_S, PROCESS_PERIOD_S, RAPL_PERIOD_S, METRICS_PERIOD_S = 0.1, 0.5, 1.0, 1.0
+NVML_PERIOD_S, PROCESS_PERIOD_S, RAPL_PERIOD_S, METRICS_PERIOD_S = 0.1, 0.5, 0.2, 1.0
 REPORT_S = 5.0
 PARENT_CHECK_S = 1.0
 JOIN_S = 1.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line: where samples go and what to read.  ``powercap`` is moved by tests."""
+    """The first line: where samples go and what to read.  ``powercap`` is moved by tests.
+
+    ``starts_engine``: whether our parent starts the engine, after us (else it may be up already).
+    """
 
     path: str
     gpus: tuple[str, ...] | None
+    starts_engine: bool = True
     powercap: str = str(POWERCAP)
 
 
@@ -63,9 +68,8 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", tag="
 
 
 class Probe(Protocol):
-    """What every probe module offers.  ``sample`` may raise: it is counted and tried again."""
+    """What is sampled.  ``sample`` may raise: it is counted and tried again."""
 
-    def status(self) -> ProbeStatus: ...
     def sample(self) -> Iterable[Sample]: ...
 
 
@@ -92,11 +96,14 @@ class SampleFile:
 
 
 class Ticker:
-    """Samples one probe at start + k·period in a thread until stopped, and once more then."""
+    """Samples one probe at start + k·period in a thread until stopped, and once more then.
 
-    def __init__(self, probe: Probe, period_s: float, file: SampleFile) -> None:
+    ``period_s`` may be a function: a probe may change its pace.
+    """
+
+    def __init__(self, probe: Probe, period_s: float | Callable[[], float], file: SampleFile) -> None:
         self._probe, self._file = probe, file
-        self._period_ns = round(period_s * 1e9)
+        self._period_s = period_s if callable(period_s) else lambda: period_s
         self._late_max_ns = self._missed = self._errors = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -121,15 +128,25 @@ class Ticker:
         while not self._stopped.wait(max(0, due_ns - time.perf_counter_ns()) / 1e9):
             self._late_max_ns = max(self._late_max_ns, time.perf_counter_ns() - due_ns)
             self._tick()
-            passed = max(1, -((due_ns - time.perf_counter_ns()) // self._period_ns))
+            period_ns = round(self._period_s() * 1e9)
+            passed = max(1, -((due_ns - time.perf_counter_ns()) // period_ns))
             self._missed += passed - 1
-            due_ns += passed * self._period_ns
+            due_ns += passed * period_ns
         self._tick()
 
     def _tick(self) -> None:
+        """A probe that fails must not end the sampling of the others, nor take with it what it had read
+        before; the count is in the file."""
+        taken: list[Sample] = []
         try:
-            self._file.append(self._probe.sample())
-        except Exception:  # a probe must not end the sampling of the others; the count is in the file
+            for sample in self._probe.sample():
+                taken.append(sample)
+        except Exception:
+            self._errors += 1
+        try:
+            if taken:
+                self._file.append(taken)
+        except OSError:
             self._errors += 1
 
 
@@ -138,22 +155,23 @@ class Sampling:
 
     def __init__(self, config: Config) -> None:
         self._file = SampleFile(Path(config.path))
-        machine: dict[str, tuple[Probe, float]] = {
-            "nvml": (NvmlProbe(config.gpus), NVML_PERIOD_S),
-            "rapl": (RaplProbe(Path(config.powercap)), RAPL_PERIOD_S),
-        }
-        statuses = [probe.status() for probe, _ in machine.values()]
-        self.probes = (*statuses, ProcessProbe("sampler", os.getpid()).status())
-        self._tickers = {
-            name: Ticker(probe, period_s, self._file)
-            for name, (probe, period_s) in machine.items()
-            if probe.status().usable
-        }
+        self._family = Family(config.starts_engine)
+        nvml = NvmlProbe(config.gpus, family=self._family)
+        rapl = RaplProbe(Path(config.powercap))
+        self.probes = (nvml.status(), rapl.status(), usual_status())
+        self._ticks = nvml.ticks
+        self._tickers: dict[str, Ticker] = {}
+        if nvml.status().usable:
+            self._tickers["nvml"] = Ticker(nvml, NVML_PERIOD_S, self._file)
+            self._tickers["nvml_energy"] = Ticker(self._ticks, lambda: self._ticks.period_s, self._file)
+        if rapl.status().usable:
+            self._tickers["rapl"] = Ticker(rapl, RAPL_PERIOD_S, self._file)
         self._ending: list[Ticker] = []
 
     def watch(self, watch: Watch) -> None:
         self.unwatch(watch.name)
         if watch.pid is not None:
+            self._family.watch(watch.name, watch.pid)
             probe = ProcessProbe(watch.name, watch.pid)
             self._tickers[f"process:{watch.name}"] = Ticker(probe, PROCESS_PERIOD_S, self._file)
         if watch.metrics_url is not None:
@@ -161,6 +179,7 @@ class Sampling:
             self._tickers[f"engine:{watch.name}"] = Ticker(scraper, METRICS_PERIOD_S, self._file)
 
     def unwatch(self, name: str) -> None:
+        self._family.unwatch(name)
         for key in (f"process:{name}", f"engine:{name}"):
             if ticker := self._tickers.pop(key, None):
                 ticker.stop()
@@ -174,6 +193,7 @@ class Sampling:
         )
 
     def stop(self) -> None:
+        self._await_step()
         ending = [*self._tickers.values(), *self._ending]
         for ticker in ending:
             ticker.stop()
@@ -181,6 +201,15 @@ class Sampling:
         for ticker in ending:
             ticker.join(max(0.0, deadline - time.monotonic()))
         self.report()
+
+    def _await_step(self) -> None:
+        """The last window needs a step of every energy counter behind its end."""
+        now_ns = time.perf_counter_ns()
+        deadline_ns = now_ns + JOIN_S * 1e9
+        while (last_ns := self._ticks.last_step_ns()) is not None and last_ns < now_ns:
+            if time.perf_counter_ns() > deadline_ns:
+                return
+            time.sleep(0.01)
 
 
 class Commands:

@@ -15,10 +15,15 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol
 
 from profiler.workload.draws import HEADERS, POOL, PREFIXES, generator
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 POOL_TOKENS = 1 << 16
 HEADER_BITS = 64
@@ -52,17 +57,25 @@ def ordinary_ids(vocab_size: int) -> tuple[int, int]:
     return min(256, vocab_size // 10), vocab_size - vocab_size * 3 // 100
 
 
+class Spelling(Protocol):
+    """Writes tokens, a separator before each."""
+
+    def one(self, token: int) -> bytes: ...
+    def all(self, tokens: NDArray[np.int64]) -> tuple[bytes, Iterable[int]]:
+        """The text of them all, and the length of each."""
+
+
 class Prompts:
     """Tokens as JSON text in which a separator comes before each: ``,17,4`` or `` the of``.
 
-    ``size`` is the number of different tokens and ``spell`` writes one of them, separator included.
+    ``size`` is the number of different tokens.
     """
 
-    def __init__(self, size: int, spell: Callable[[int], bytes], seed: int, salt: int, window: int) -> None:
-        self._size, self._spell = size, spell
+    def __init__(self, size: int, spelling: Spelling, seed: int, salt: int, window: int) -> None:
+        self._size, self._spelling = size, spelling
         self._seed, self._salt, self._window = seed, salt, window
         drawn = generator(POOL, seed, salt, window).integers(0, size, POOL_TOKENS)
-        self._pool = _Spelled(spell, drawn.tolist())
+        self._pool = _Spelled(spelling, drawn)
         self._prefixes: dict[tuple[int, int], _Spelled] = {}
         # A header is a number below size^digits, written in base ``size``: the request's own number times
         # a factor that shares no divisor with ``size`` (so no two are equal), near the golden section of
@@ -81,7 +94,7 @@ class Prompts:
         header = []
         for _ in range(digits):
             word, digit = divmod(word, self._size)
-            header.append(self._spell(digit))
+            header.append(self._spelling.one(digit))
         # Golden steps: as many prompts as the pool has room for do not overlap at all.
         first = (number * 40503 + kind * 20173) % POOL_TOKENS
         return [b"".join(header), *self._pool.take(first, count - digits)]
@@ -91,7 +104,7 @@ class Prompts:
         known = self._prefixes.get((group, wanted))
         if known is None:
             stream = generator(PREFIXES, self._seed, self._salt, group)
-            known = _Spelled(self._spell, stream.integers(0, self._size, wanted).tolist())
+            known = _Spelled(self._spelling, stream.integers(0, self._size, wanted))
             self._prefixes[group, wanted] = known
         return known.take(0, count)
 
@@ -99,10 +112,10 @@ class Prompts:
 class _Spelled:
     """Tokens written one after another, any stretch of them at no cost."""
 
-    def __init__(self, spell: Callable[[int], bytes], tokens: list[int]) -> None:
-        pieces = [spell(token) for token in tokens]
-        self._starts = array("I", accumulate(map(len, pieces), initial=0))
-        self._text = memoryview(b"".join(pieces))
+    def __init__(self, spelling: Spelling, tokens: NDArray[np.int64]) -> None:
+        text, lengths = spelling.all(tokens)
+        self._starts = array("I", accumulate(lengths, initial=0))
+        self._text = memoryview(text)
         self._count = len(tokens)
 
     def take(self, first: int, count: int) -> list[Buffer]:
@@ -116,16 +129,53 @@ class _Spelled:
         return parts
 
 
+class _Ids:
+    """``,513,90``; the first token is the id ``low``."""
+
+    def __init__(self, low: int) -> None:
+        self._low = low
+
+    def one(self, token: int) -> bytes:
+        return b",%d" % (self._low + token)
+
+    def all(self, tokens: NDArray[np.int64]) -> tuple[bytes, list[int]]:
+        """A row of characters for each id: the comma, and as many of its digits as it has.  Written at once,
+        since the first request of a run waits for it."""
+        import numpy as np
+
+        ids = tokens + self._low
+        powers = 10 ** np.arange(len(str(ids.max(initial=0))) - 1, -1, -1)
+        digits = (ids[:, None] // powers % 10 + ord("0")).astype(np.uint8)
+        has_digit = ids[:, None] >= powers
+        has_digit[:, -1] = True  # of 0 as well
+        shown = np.insert(has_digit, 0, True, axis=1)
+        rows = np.insert(digits, 0, ord(","), axis=1)
+        return rows[shown].tobytes(), shown.sum(axis=1).tolist()
+
+
+class _Words:
+    """`` the of``."""
+
+    def __init__(self) -> None:
+        self._spelled = [f" {word}".encode() for word in WORDS]
+
+    def one(self, token: int) -> bytes:
+        return self._spelled[token]
+
+    def all(self, tokens: NDArray[np.int64]) -> tuple[bytes, list[int]]:
+        pieces = [self._spelled[token] for token in tokens.tolist()]
+        return b"".join(pieces), list(map(len, pieces))
+
+
 def of_ids(vocab_size: int, seed: int, salt: int, window: int) -> Prompts:
     """Prompts of token ids: ``,513,90``."""
     low, end = ordinary_ids(vocab_size)
-    return Prompts(end - low, lambda token: b",%d" % (low + token), seed, salt, window)
+    return Prompts(end - low, _Ids(low), seed, salt, window)
 
 
 def of_words(seed: int, salt: int, window: int) -> Prompts:
     """Prompts of common words, about a token each: `` the of``."""
-    spelled = [f" {word}".encode() for word in WORDS]
-    return Prompts(len(WORDS), spelled.__getitem__, seed, salt, window)
+    return Prompts(len(WORDS), _Words(), seed, salt, window)
 
 
 def joined(parts: Iterable[Buffer]) -> bytes:

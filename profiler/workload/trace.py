@@ -12,15 +12,11 @@ The layout is told from the header of a CSV file or the keys of a JSON-lines fil
 
 from __future__ import annotations
 
-import csv
 import functools
-import hashlib
 import io
-import json
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,8 +30,7 @@ BLOCK_TOKENS = 512
 MOST_TOKENS = 1 << 30  # of a request; more is no length
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trace:
+class Trace(Struct, frozen=True, kw_only=True, eq=False):
     """The rows replayed, in order; ``times_s`` count from the first row's and are scaled.
 
     ``whole_s``: until one mean gap after the last row, so that rows / ``whole_s`` is the mean rate.
@@ -143,6 +138,8 @@ def _read(path: str, requests: int | None, time_scale: float, _state: tuple[int,
         blocks.append(row.blocks)
         if len(times) == requests:
             break
+    from hashlib import sha256
+
     return Trace(
         layout=layout.name,
         times_s=array("d", [(each - times[0]) * time_scale for each in times]),
@@ -152,7 +149,7 @@ def _read(path: str, requests: int | None, time_scale: float, _state: tuple[int,
         blocks=tuple(blocks) if any(blocks) else None,
         whole_s=_whole_s(path, times, requests) * time_scale,
         skipped=skipped,
-        digest=hashlib.sha256(raw).hexdigest(),
+        digest=sha256(raw).hexdigest(),
     )
 
 
@@ -173,6 +170,8 @@ def _records(path: str, text: str) -> tuple[_Layout, Iterator[tuple[int, dict[st
         raise InputError(f"{path} is empty; a trace needs rows")
     if first.lstrip().startswith("{"):
         return _layout(path, _parsed(path, 1, first)), _json_rows(path, text)
+    import csv
+
     reader = csv.reader(io.StringIO(text))
     rows = (row for row in _csv_rows(path, reader) if row and not row[0].startswith("#"))
     header = [name.strip() for name in next(rows, [])]
@@ -180,6 +179,8 @@ def _records(path: str, text: str) -> tuple[_Layout, Iterator[tuple[int, dict[st
 
 
 def _csv_rows(path: str, reader: Any) -> Iterator[list[str]]:
+    import csv
+
     try:
         yield from reader
     except csv.Error as error:
@@ -202,6 +203,8 @@ def _json_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parsed(path: str, number: int, line: str) -> dict[str, Any]:
+    import json
+
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 import profiler
-from profiler import comparison, host
+from profiler import comparison, host, memory
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,6 +23,10 @@ def test_speed_memory_power_and_energy_are_measured(tmp_path, engine):
     runs = profiler.run(
         ["tiny-moe", "tiny-dense"], "smoke", LONG, engine=engine, weights="random", price=2.0, out=tmp_path
     )
+    for run in runs:
+        account = memory.account(run)
+        assert account.total_bytes == host.collect().gpus[0].memory_bytes
+        assert abs(account.bytes_of("unexplained") or 0) < 0.02 * account.total_bytes
     for row in comparison.rows(runs):
         assert row["requests_failed"] == 0
         assert row["gpus"] == 1

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from profiler.procfs import pss_bytes
 from profiler.telemetry import process
-from profiler.telemetry.process import ProcessProbe, pss_bytes
+from profiler.telemetry.process import ProcessProbe
 
 MIB = 1 << 20
 # A parent that starts a child; the child takes 200 MiB when told to, and one line says when it has.

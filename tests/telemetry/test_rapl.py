@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from profiler import energy
 from profiler.samples import Sample, encode, read_samples
-from profiler.telemetry.rapl import POWERCAP, RaplProbe
-
-RANGE_UJ = 65_712_999_613
-
-
-def zone(root: Path, folder: str, name: str, energy_uj: int = 1_000_000) -> Path:
-    path = root / folder
-    path.mkdir(parents=True)
-    (path / "name").write_text(f"{name}\n")
-    (path / "energy_uj").write_text(f"{energy_uj}\n")
-    (path / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
-    return path
+from profiler.telemetry.rapl import GRANT, POWERCAP, RaplProbe
+from tests.powercap import RANGE_UJ, zone
 
 
 @pytest.fixture
@@ -30,6 +22,7 @@ def server(tmp_path: Path) -> Path:
         zone(tmp_path, f"intel-rapl:{package}", f"package-{package}")
         zone(tmp_path, f"intel-rapl:{package}:0", "core")
         zone(tmp_path, f"intel-rapl:{package}:1", "dram")
+        zone(tmp_path, f"intel-rapl:{package}:2", "uncore")
     zone(tmp_path, "intel-rapl:2", "psys")
     zone(tmp_path, "intel-rapl-mmio:0", "package-0")
     (tmp_path / "intel-rapl").mkdir()
@@ -50,7 +43,8 @@ def test_energy_across_a_wrap_is_exact(server: Path, tmp_path: Path) -> None:
     probe = RaplProbe(server)
     samples: list[Sample] = []
     for second in range(21):
-        joules = {"intel-rapl:0": 240 * second, "intel-rapl:1": 100 * second, "intel-rapl:0:1": 30 * second}
+        watts = {"intel-rapl:0": 240, "intel-rapl:1": 100, "intel-rapl:0:1": 30, "intel-rapl:1:1": 20}
+        joules = {folder: each * second for folder, each in (watts | {"intel-rapl:2": 900}).items()}
         for folder, spent in joules.items():
             counter = (RANGE_UJ - 1_000_000_000 + spent * 1_000_000) % RANGE_UJ
             (server / folder / "energy_uj").write_text(str(counter))
@@ -59,14 +53,46 @@ def test_energy_across_a_wrap_is_exact(server: Path, tmp_path: Path) -> None:
     file.write_bytes(encode(samples))
     reading = energy.cpu_energy(read_samples(file), int(2.5e9), int(17.5e9))
     assert reading.boundary == "cpu package + dram"
-    assert reading.energy_j == pytest.approx(15 * (240 + 100 + 30), rel=1e-9)
-    assert reading.power_w == pytest.approx(370, rel=1e-9)
+    assert reading.energy_j == pytest.approx(15 * (240 + 100 + 30 + 20), rel=1e-9)
+    assert reading.power_w == pytest.approx(390, rel=1e-9)
 
 
-def test_amd_without_dram_is_package_only(tmp_path: Path) -> None:
+def test_amd_has_packages_only_and_the_boundary_says_so(tmp_path: Path) -> None:
+    """AMD names its zones like Intel's; a core zone lies inside each package, memory is not counted."""
+    for socket in (0, 1):
+        zone(tmp_path, f"intel-rapl:{socket}", f"package-{socket}")
+        zone(tmp_path, f"intel-rapl:{socket}:0", "core")
+    probe = RaplProbe(tmp_path)
+    assert probe.status().detail == "package-0, package-1"
+    samples = []
+    for second in range(20):
+        for socket, watts in enumerate((120, 80)):
+            (tmp_path / f"intel-rapl:{socket}" / "energy_uj").write_text(str(watts * second * 1_000_000))
+        samples += [s._replace(t_ns=second * 10**9) for s in probe.sample()]
+    file = tmp_path / "samples"
+    file.write_bytes(encode(samples))
+    reading = energy.cpu_energy(read_samples(file), 5 * 10**9, 15 * 10**9)
+    assert reading.boundary == "cpu package"
+    assert reading.power_w == pytest.approx(200, rel=1e-9)
+
+
+def test_dies_of_one_package_are_told_apart(tmp_path: Path) -> None:
+    for number, name in enumerate(("package-0-die-0", "package-0-die-1", "psys")):
+        zone(tmp_path, f"intel-rapl:{number}", name)
+    assert RaplProbe(tmp_path).status().detail == "package-0-die-0, package-0-die-1"
+
+
+def test_the_environment_moves_the_tree(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0")
-    zone(tmp_path, "intel-rapl:0:0", "core")
-    assert RaplProbe(tmp_path).status().detail == "package-0"
+    code = "from profiler.telemetry.rapl import RaplProbe; print(RaplProbe().status().detail)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PROFILER_POWERCAP": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "package-0"
 
 
 def test_root_only_counters_say_how_to_grant_reading(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +110,7 @@ def test_root_only_counters_say_how_to_grant_reading(server: Path, monkeypatch: 
     probe = RaplProbe(server)
     assert not probe.status().usable
     assert "root" in probe.status().detail
-    assert "chmod o+r" in probe.status().detail
+    assert GRANT in probe.status().detail
     assert list(probe.sample()) == []
 
 

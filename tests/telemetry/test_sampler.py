@@ -10,11 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from profiler.errors import MeasurementError
+from profiler.nvml import BOARDS_VARIABLE, LOAD_VARIABLE
+from profiler.nvml.curves import Following
+from profiler.nvml.load import Load, LoadWriter
+from profiler.nvml.wanted import kinds
 from profiler.samples import Sample, read_samples, series, sources
 from profiler.schema import ProbeStatus
 from profiler.telemetry import Sampler
@@ -321,3 +326,133 @@ def test_a_slow_server_does_not_delay_the_counters(tmp_path: Path) -> None:
     assert series(samples, "sampler", "rapl_late_max_s")[1].max() < 0.25
     assert series(samples, "sampler", "rapl_missed_ticks")[1][-1] == 0
     assert series(samples, "engine:slow", "scrape_failures")[1][-1] >= 2
+
+
+def simulated_run(path: Path, monkeypatch: pytest.MonkeyPatch, description: str, lasting_s: float) -> Any:
+    """What a sampler writes of simulated boards; a child of ours keeps them half busy from 0.3 s on."""
+    monkeypatch.setenv(BOARDS_VARIABLE, description)
+    monkeypatch.setenv(LOAD_VARIABLE, str(path / "load"))
+    with Sampler(path / "samples", None) as sampler:
+        time.sleep(0.3)
+        writer = LoadWriter(path / "load")
+        writer.tell(0.5)
+        sampler.watch("engine", os.getpid(), None)
+        time.sleep(lasting_s - 0.3)
+        writer.close()
+    return sampler.probes[0], read_samples(path / "samples")
+
+
+@pytest.mark.parametrize(
+    ("description", "boards", "period_s"), [("h100", 1, 0.1), ("a100:2", 2, 0.1), ("geforce", 1, 0.5)]
+)
+def test_energy_of_simulated_boards_is_that_of_their_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, description: str, boards: int, period_s: float
+) -> None:
+    """The counter's steps against the truth, computed from what the load itself wrote down."""
+    status, samples = simulated_run(tmp_path, monkeypatch, description, 3.6)
+    assert status.usable
+    assert "simulated" in status.detail
+    gpus = sources(samples, "gpu")
+    assert len(gpus) == boards
+    load = Load(tmp_path / "load")
+    load.refresh()
+    kind = kinds()[description.partition(":")[0]]
+    truth = Following(load, kind.idle_w, kind.context_w, kind.loaded_w)
+    for gpu in gpus:
+        times, within = series(samples, gpu, "energy_seen_within_s")
+        counted = dict(zip(*series(samples, gpu, "energy_mj"), strict=True))
+        first, last = times[0], times[-1]
+        # Each edge is known to within one poll; power there is at most the loaded one.
+        slack_j = (within[0] + within[-1]) * kind.loaded_w + 0.002
+        joules = truth.energy_j(last / 1e9) - truth.energy_j(first / 1e9)
+        assert (counted[last] - counted[first]) / 1000 == pytest.approx(joules, abs=slack_j)
+        (found,) = series(samples, gpu, "energy_period_s")[1]
+        assert found == pytest.approx(period_s, rel=0.05)
+        assert series(samples, gpu, "foreign_processes")[1].max() == 0
+        assert not len(series(samples, gpu, "lost")[0])
+    assert series(samples, "sampler", "nvml_errors")[1][-1] == 0
+    assert series(samples, "sampler", "nvml_energy_errors")[1][-1] == 0
+
+
+def test_the_end_of_a_run_has_a_step_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A counter that steps every half second, and a sampler that is stopped at any time."""
+    monkeypatch.setenv(BOARDS_VARIABLE, "geforce")
+    with Sampler(tmp_path / "samples", None):
+        time.sleep(0.7)
+        asked_ns = time.perf_counter_ns()
+    samples = read_samples(tmp_path / "samples")
+    times, _ = series(samples, sources(samples, "gpu")[0], "energy_seen_within_s")
+    assert times[-1] > asked_ns
+
+
+def test_boards_in_mig_mode_foreign_tenants_and_missing_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, samples = simulated_run(tmp_path, monkeypatch, "h100?foreign=2&unexplained_gib=1&no=energy", 1.4)
+    gpu = sources(samples, "gpu")[0]
+    assert shared.usable
+    assert "has no energy_mj" in shared.detail
+    assert not len(series(samples, gpu, "energy_mj")[0])
+    assert set(series(samples, gpu, "foreign_processes")[1]) == {2}
+    assert set(series(samples, gpu, "unexplained_bytes")[1]) == {1 << 30}
+    (tmp_path / "mig").mkdir()
+    split, samples = simulated_run(tmp_path / "mig", monkeypatch, "h100?mig=2", 0.5)
+    assert "is in MIG mode: its power is the whole board's" in split.detail
+    assert set(series(samples, gpu, "mig_enabled")[1]) == {1}
+    assert len(series(samples, gpu, "energy_mj")[0]) > 2
+    assert not len(series(samples, gpu, "foreign_processes")[0])
+
+
+def test_a_lost_board_is_told_and_the_sampler_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, samples = simulated_run(tmp_path, monkeypatch, "h100:2?lost_after_s=0.6", 1.2)
+    assert status.usable
+    for gpu in sources(samples, "gpu"):
+        assert series(samples, gpu, "lost")[1].tolist() == [1]
+        assert series(samples, gpu, "lost")[0][0] >= series(samples, gpu, "power_w")[0][-1]
+    assert series(samples, "sampler", "nvml_errors")[1][-1] >= 3
+    assert series(samples, "process:engine", "rss_bytes")[0][-1] > series(samples, gpu, "lost")[0][0]
+
+
+@pytest.mark.parametrize(
+    ("description", "mend"),
+    [
+        ("h100?permission=denied", "/dev/nvidia* may not be opened"),
+        ("h100?driver=mismatch", "reload the nvidia kernel modules"),
+        ("h100:0", "sees no GPU"),
+    ],
+)
+def test_boards_that_cannot_be_read_leave_the_rest_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, description: str, mend: str
+) -> None:
+    status, samples = simulated_run(tmp_path, monkeypatch, description, 0.4)
+    assert not status.usable
+    assert mend in status.detail
+    assert sources(samples, "gpu") == []
+    assert sources(samples, "process") == ["process:engine"]
+
+
+def test_a_probe_that_fails_keeps_what_it_had_read(tmp_path: Path) -> None:
+    class Halfway(Scripted):
+        def sample(self) -> Iterable[Sample]:
+            yield from super().sample()
+            raise OSError("the second board is lost")
+
+    probe = Halfway()
+    ticker = Ticker(probe, 0.01, SampleFile(tmp_path / "samples"))
+    assert eventually(lambda: len(probe.asked_ns) >= 3)
+    ticker.stop()
+    ticker.join(1.0)
+    told = account(ticker)
+    assert told["p_errors"] == len(probe.asked_ns)
+    assert len(series(read_samples(tmp_path / "samples"), "scripted", "tick")[0]) == len(probe.asked_ns)
+
+
+def test_a_probe_may_change_its_pace(tmp_path: Path) -> None:
+    pace = [0.001]
+    probe = Scripted(lambda tick: pace.__setitem__(0, 5.0) if tick == 5 else None)
+    ticker = Ticker(probe, lambda: pace[0], SampleFile(tmp_path / "samples"))
+    assert eventually(lambda: len(probe.asked_ns) >= 5)
+    time.sleep(0.1)
+    ticker.stop()
+    ticker.join(1.0)
+    assert len(probe.asked_ns) == 6

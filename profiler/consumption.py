@@ -1,0 +1,396 @@
+"""Power and energy of a load point: gross and net, of the boards, the host and the building, with what speaks
+against them.  Samples → Estimates; what a window's energy is, is told in ``energy``.
+
+Three boundaries, never mixed: the *boards* (NVML) or, without GPUs, the CPU packages; the *host*: boards, CPU
+packages and their memory (RAPL), None unless all of them are read; the *facility*: host × PUE, None without a
+PUE that somebody stated.  *Net* is gross less what the machine draws while the engine waits; *marginal* is
+the slope of power over the rate of output tokens across the load points of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from profiler import conditions, energy, stats
+from profiler.energy import EnergyReading
+from profiler.samples import between, series, sources
+from profiler.schema import Baseline, Estimate, Window
+from profiler.store import RunResult
+from profiler.windows import WindowView
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GROSS, NET = "energy_j_per_output_token", "energy_net_j_per_output_token"
+HOST, FACILITY = "energy_host_j_per_output_token", "energy_facility_j_per_output_token"
+MARGINAL = "energy_marginal_j_per_output_token"
+POWER, IDLE = "power_w_mean", "power_idle_w"
+ESTIMATES = (POWER, GROSS, IDLE, NET, HOST, FACILITY, MARGINAL)
+WORDS = {
+    POWER: "W",
+    GROSS: "J/token",
+    IDLE: "idle W",
+    NET: "net J/token",
+    HOST: "host J/token",
+    FACILITY: "facility J/token",
+    MARGINAL: "marginal J/token",
+}
+# Best first: the engine waits in a real service too; a context alone draws nearly as much.
+IDLE_KINDS = ("loaded", "context", "bare")
+POWER_REASONS = ("software power cap", "hardware power brake")
+# Reasons that hold no working board back: it waits, or somebody set its clocks.
+UNHINDERED = ("gpu idle", "application clocks", "display clocks", "sync boost")
+# A board at work while nothing of ours had been started: somebody else's work.
+BUSY_PCT = 5.0
+SIMULATED = "(simulated)"
+ELSEWHERE = "the endpoint runs elsewhere: its power is not measured"
+NO_PUE = "no PUE given (telemetry.pue, or --pue when comparing)"
+NO_IDLE = "no idle baseline was held"
+
+Values = dict[str, "float | str"]
+
+
+@dataclass(frozen=True)
+class Consumption:
+    """``estimates[name]`` is None where there is nothing, and ``reasons[name]`` says why.  ``facts``: the
+    plain columns of the table.  ``trouble``: what speaks against the energy figures, ``notes``: what to know.
+    """
+
+    estimates: dict[str, Estimate | None]
+    reasons: dict[str, str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    trouble: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _Idle(NamedTuple):
+    """Power of the machine while it waits, by engine start."""
+
+    kind: str
+    power_w: dict[int, float]
+
+    def of(self, window: Window) -> float:
+        """The baseline of the window's own engine start, else the last one before it, else the first."""
+        earlier = [start for start in self.power_w if start <= window.engine_start]
+        return self.power_w[max(earlier) if earlier else min(self.power_w)]
+
+
+class Site:
+    """Where the energy of a run is read: its samples, the engine's boards (none: the CPU), the building.
+
+    ``pue`` overrides the scenario's.
+    """
+
+    def __init__(self, run: RunResult, pue: float | None = None) -> None:
+        self.run = run
+        self.manifest = run.manifest
+        self.gpus = boards(run)
+        self.pue = pue if pue is not None else run.manifest.scenario.telemetry.pue
+
+    @cached_property
+    def idle(self) -> _Idle | str:
+        """Idle power by the best kind of baseline that can be read, or why there is none."""
+        why = NO_IDLE
+        for kind in IDLE_KINDS:
+            held = [baseline for baseline in self.manifest.baselines if baseline.kind == kind]
+            readings = {baseline.engine_start: self.reading(baseline) for baseline in held}
+            power_w = {n: each.power_w for n, each in readings.items() if each.power_w and not each.invalid}
+            if power_w:
+                return _Idle(kind, power_w)
+            why = next((f"idle, {kind}: {_why(each)}" for each in readings.values()), why)
+        return why
+
+    @cached_property
+    def is_sliced(self) -> bool:
+        """Whether a board is in MIG mode."""
+        each = [series(self.run.samples, f"gpu:{uuid}", "mig_enabled")[1] for uuid in self.gpus]
+        return any(len(values) > 0 and bool(values.max()) for values in each)
+
+    def reading(self, span: Baseline | WindowView) -> EnergyReading:
+        """Of the boards, or of the CPU where the engine uses none."""
+        t0_ns, t1_ns = _bounds(span)
+        if self.gpus:
+            return energy.gpu_energy(self.run.samples, t0_ns, t1_ns, self.gpus, self.manifest.host.gpus)
+        return energy.cpu_energy(self.run.samples, t0_ns, t1_ns)
+
+    def host(self, view: WindowView) -> EnergyReading:
+        """Of all of the machine that can be read; idle boards beside an engine on the CPU are part of it."""
+        known = self.manifest.host.gpus
+        return energy.host_energy(self.run.samples, view.start, view.end, self.gpus or None, known)
+
+
+def of_point(site: Site, steady: Sequence[WindowView]) -> Consumption:
+    """What the windows of one load point consumed."""
+    if site.manifest.engine.device == "remote":
+        return _nothing(ELSEWHERE)
+    if not steady:
+        return _nothing("the load never became steady")
+    readings = [site.reading(view) for view in steady]
+    against = [_against(site, view, reading) for view, reading in zip(steady, readings, strict=True)]
+    values = [
+        _values(site, view, reading, refused)
+        for view, reading, (refused, _) in zip(steady, readings, against, strict=True)
+    ]
+    estimates, reasons = _over_repeats(values)
+    idle = site.idle if isinstance(site.idle, _Idle) else None
+    if idle is not None:
+        estimates[IDLE] = stats.over_repeats([idle.power_w[start] for start in sorted(idle.power_w)])
+    facts = {
+        "energy_boundary": readings[0].boundary,
+        "idle_kind": idle.kind if idle else None,
+        "pue": site.pue,
+    }
+    return Consumption(
+        estimates,
+        reasons,
+        facts | _cross_check(readings) | _state(site, steady),
+        _distinct(text for refused, flags in against for text in (*refused, *flags)),
+        (*_simulated(site), *_without_dram(site, estimates[HOST]), *_held_back(site, steady)),
+    )
+
+
+def marginal(points: Iterable[tuple[Estimate | None, Estimate | None]]) -> Estimate | None:
+    """J per further output token: the slope of power (W) over output rate (tokens/s) by least squares, from
+    (rate, power) of the load points; None for fewer than two loads.  The t interval needs three, and says how
+    straight the line is."""
+    import numpy as np
+
+    known = [(rate.value, power.value) for rate, power in points if rate is not None and power is not None]
+    if len(known) < 2:
+        return None
+    x, y = np.array(known).T
+    dx = x - x.mean()
+    spread = float(dx @ dx)
+    if spread == 0:
+        return None
+    slope = float(dx @ y) / spread
+    n = len(known)
+    if n == 2:
+        return Estimate(slope, n=n, over="loads")
+    left = y - y.mean() - slope * dx
+    half = stats.t_quantile(n - 2) * float(np.sqrt(left @ left / (n - 2) / spread))
+    return Estimate(slope, slope - half, slope + half, n, "loads")
+
+
+# ------------------------------------------------------------------------------------- one window
+
+
+def _values(site: Site, view: WindowView, reading: EnergyReading, refused: Sequence[str]) -> Values:
+    """Each figure of a window, or the reason why there is none."""
+    tokens = _tokens_in(view)
+    gross, why = energy.joules_per_token(reading, tokens)
+    why = why or next(iter(refused), None)
+    found: Values = {POWER: _or(reading.power_w, reading.reason)}
+    if gross is None or why is not None:
+        return found | dict.fromkeys((GROSS, NET, HOST, FACILITY), _or(None, why))
+    host = site.host(view)
+    host_j, why_not = energy.joules_per_token(host, tokens)
+    return found | {
+        GROSS: gross,
+        NET: _net(gross, site.idle, view, tokens),
+        HOST: _or(host_j, why_not),
+        FACILITY: _facility(host_j, why_not, site.pue),
+    }
+
+
+def _net(gross: float, idle: _Idle | str, view: WindowView, tokens: float) -> float | str:
+    """Gross less what the machine would have drawn anyway."""
+    if isinstance(idle, str):
+        return idle
+    return gross - idle.of(view.window) * (view.end - view.start) / 1e9 / tokens
+
+
+def _facility(host_j: float | None, why_not: str | None, pue: float | None) -> float | str:
+    if host_j is None:
+        return _or(None, why_not)
+    return NO_PUE if pue is None else host_j * pue
+
+
+def _or(value: float | None, why: str | None) -> float | str:
+    return value if value is not None else why or "not measured"
+
+
+def _against(site: Site, view: WindowView, reading: EnergyReading) -> tuple[list[str], list[str]]:
+    """What refuses the energy per token of a window, and what is only to be known of it."""
+    t0_ns, t1_ns = _bounds(view)
+    refused = [reading.invalid] if reading.invalid else []
+    flags = list(reading.warnings)
+    if site.gpus:
+        heat = conditions.thermally_throttled_frac(site.run.samples, t0_ns, t1_ns, site.gpus)
+        if heat:
+            refused.append(f"heat held the clocks back for {heat:.0%} of the window")
+        if site.is_sliced:
+            refused.append("MIG is on: a slice's own energy cannot be told from its board's")
+        flags += _shared(site, view)
+    return refused, flags
+
+
+def _shared(site: Site, view: WindowView) -> list[str]:
+    """Who else used the boards, in the window and while nothing should have happened."""
+    everything = site.run.samples
+    idle = [_bounds(baseline) for baseline in site.manifest.baselines]
+    found = []
+    for span in (*idle, _bounds(view)):
+        for source, seen in conditions.tenants(everything, *span, site.gpus).items():
+            board = _short(source)
+            if seen.processes or seen.bytes:
+                found.append(f"shared_gpu: others had {seen.processes or 'some'} process(es) on {board}")
+            elif seen.shared:
+                gib = (seen.unexplained_bytes or 0) / 2**30
+                found.append(f"shared_gpu: {gib:.1f} GiB of {board} belong to no process that is known")
+    for bare in (each for each in site.manifest.baselines if each.kind == "bare"):
+        inside = between(everything, *_bounds(bare))
+        for source in (f"gpu:{uuid}" for uuid in site.gpus):
+            _, busy = series(inside, source, "utilisation_gpu_pct")
+            if len(busy) and busy.mean() > BUSY_PCT:
+                share = f"{busy.mean():.0f} %"
+                found.append(f"shared_gpu: {_short(source)} was {share} busy before anything was started")
+    return found
+
+
+def _short(source: str) -> str:
+    """A board's UUID as far as it tells boards apart: ``GPU-1a2b3c4d``."""
+    return source.removeprefix("gpu:")[:12]
+
+
+def _why(reading: EnergyReading) -> str:
+    return reading.reason or reading.invalid or "no power was read"
+
+
+# ------------------------------------------------------------------------------------- all windows
+
+
+def _over_repeats(values: Sequence[Values]) -> tuple[dict[str, Estimate | None], dict[str, str]]:
+    """A figure that one of the windows lacks, the point lacks."""
+    estimates: dict[str, Estimate | None] = dict.fromkeys(ESTIMATES)
+    reasons: dict[str, str] = {}
+    for name in values[0]:
+        each = [value[name] for value in values]
+        missing = [why for why in each if isinstance(why, str)]
+        if missing:
+            reasons[name] = missing[0]
+        else:
+            estimates[name] = stats.over_repeats([value for value in each if not isinstance(value, str)])
+    return estimates, reasons
+
+
+def _cross_check(readings: Sequence[EnergyReading]) -> dict[str, Any]:
+    """Counter and integral over all windows, and the worst of the windows' doubts."""
+    statistical = [
+        each.statistical_j / each.energy_j if each.statistical_j is not None and each.energy_j else None
+        for each in readings
+    ]
+    counted = [sum(each.devices.values()) if each.devices and not each.reason else None for each in readings]
+    return {
+        "energy_counter_j": _all(counted, sum),
+        "energy_integral_j": _all([each.integral_j for each in readings], sum),
+        "energy_disagreement_frac": _all([each.disagreement_frac for each in readings], max),
+        "energy_statistical_frac": _all(statistical, max),
+        "energy_systematic_frac": _all([each.systematic_frac for each in readings], max),
+    }
+
+
+def _state(site: Site, steady: Sequence[WindowView]) -> dict[str, Any]:
+    """How the boards were over the windows: the worst share of throttling, mean temperature, median clock."""
+    if not site.gpus:
+        return {}
+    samples = site.run.samples
+    spans = [_bounds(view) for view in steady]
+    shares = [conditions.throttled(samples, *span, site.gpus) for span in spans]
+    heat = [conditions.thermally_throttled_frac(samples, *span, site.gpus) for span in spans]
+    power = [None if each is None else max(each.get(why, 0.0) for why in POWER_REASONS) for each in shares]
+    degrees = _pooled(site, spans, "temperature_c")
+    clocks = _pooled(site, spans, "sm_clock_mhz")
+    return {
+        "throttled_thermal_frac": _all(heat, max),
+        "throttled_power_frac": _all(power, max),
+        "temperature_c_mean": float(degrees.mean()) if len(degrees) else None,
+        "sm_clock_mhz_median": _median(clocks),
+        "shared_gpu": _is_shared(site, steady),
+    }
+
+
+def _held_back(site: Site, steady: Sequence[WindowView]) -> tuple[str, ...]:
+    """What lowered the clocks, by name; how long it did so is in the columns."""
+    each = [conditions.throttled(site.run.samples, *_bounds(view), site.gpus) for view in steady if site.gpus]
+    found = sorted({why for shares in each for why in shares or {} if why not in UNHINDERED})
+    return (f"clocks were held back by: {', '.join(found)}",) if found else ()
+
+
+def _is_shared(site: Site, steady: Sequence[WindowView]) -> bool | None:
+    """None where nobody says who is on the boards."""
+    if site.is_sliced or any(_shared(site, view) for view in steady):
+        return True
+    seen = [each for view in steady for each in _tenants(site, view)]
+    told = all(each.processes is not None or each.unexplained_bytes is not None for each in seen)
+    return False if told else None
+
+
+def _tenants(site: Site, view: WindowView) -> Iterable[conditions.Tenants]:
+    return conditions.tenants(site.run.samples, *_bounds(view), site.gpus).values()
+
+
+def _pooled(site: Site, spans: Sequence[tuple[int, int]], name: str) -> NDArray[np.float64]:
+    import numpy as np
+
+    each = [
+        series(between(site.run.samples, *span), f"gpu:{uuid}", name)[1]
+        for span in spans
+        for uuid in site.gpus
+    ]
+    return np.concatenate(each)
+
+
+def _median(values: NDArray[np.float64]) -> float | None:
+    import numpy as np
+
+    return float(np.median(values)) if len(values) else None
+
+
+def _all(values: Sequence[float | None], combine: Callable[[Sequence[float]], float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return combine(known) if known and len(known) == len(values) else None
+
+
+# ------------------------------------------------------------------------------------- where
+
+
+def boards(run: RunResult) -> tuple[str, ...]:
+    """The boards whose energy the run's is: the engine's, or for an engine that cannot tell (a server that
+    somebody else started here) all that were sampled."""
+    if run.manifest.engine.device == "none" and not run.manifest.engine.gpus:
+        return tuple(source.removeprefix("gpu:") for source in sources(run.samples, "gpu"))
+    return run.manifest.engine.gpus
+
+
+def _simulated(site: Site) -> tuple[str, ...]:
+    names = sorted({each.name for each in site.manifest.host.gpus if each.uuid in site.gpus})
+    made_up = [name for name in names if name.endswith(SIMULATED)]
+    return tuple(f"{name}: no such board is here, its power and energy are made up" for name in made_up)
+
+
+def _without_dram(site: Site, host: Estimate | None) -> tuple[str, ...]:
+    if host is None or any(zone.endswith("/dram") for zone in sources(site.run.samples, "rapl")):
+        return ()
+    return ("host J/token is without DRAM: this CPU has no energy counter for it",)
+
+
+def _nothing(why: str) -> Consumption:
+    return Consumption(dict.fromkeys(ESTIMATES), dict.fromkeys((POWER, GROSS, NET, HOST, FACILITY), why))
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
+
+
+def _tokens_in(view: WindowView) -> float:
+    times, amount = view.arrived_output
+    return float(amount[view.within(times)].sum())
+
+
+def _bounds(span: Baseline | WindowView) -> tuple[int, int]:
+    return (span.start_ns, span.end_ns) if isinstance(span, Baseline) else (span.start, span.end)
