@@ -113,7 +113,7 @@ HIGHER_IS_BETTER = (
 def rows(
     runs: Sequence[RunResult], price: str | float | None = None, pue: str | float | None = None
 ) -> list[dict[str, Any]]:
-    """One dict a load point with every name of COLUMNS; None where not measured.
+    """One dict a load point with every name of COLUMNS, in that order; None where not measured.
 
     ``price`` (USD per hour or a price sheet, as for ``--price``) and ``pue`` override what each run was made
     with; a sheet is looked up for each run's own GPU.  Raises InputError.
@@ -126,7 +126,9 @@ def rows(
         prefill = cost.prefill_s_per_token(points) or cost.prefill_s_per_token(siblings)
         paid = cost.parse_price(str(price), gpu_name(run)) if price is not None else run.manifest.price
         held = memory.account(run)
-        table += [_row(run, point, paid, prefill) | memory.figures(held, point.point) for point in points]
+        for point in points:
+            row = _row(run, point, paid, prefill) | memory.figures(held, point.point)
+            table.append({name: row[name] for name in COLUMNS})
     return table
 
 
