@@ -43,6 +43,18 @@ def boards_at_peak(samples: Any, t0_ns: int, t1_ns: int, sizes: Mapping[str, int
     )
 
 
+def peak_bytes(samples: Any, uuid: str) -> int | None:
+    """The highest use of one GPU, less what programs that are not the engine's held of it at that moment as
+    far as the driver says so; None if it was never sampled."""
+    times, used = series(samples, f"gpu:{uuid}", "memory_used_bytes")
+    if not len(times):
+        return None
+    at, foreign = series(samples, f"gpu:{uuid}", "foreign_bytes")
+    if len(at):
+        used = used - foreign[_nearest(at, times)]
+    return int(used.max())
+
+
 def _board(samples: Any, uuid: str, total: int | None) -> Boards | None:
     """NVML's second memory query tells the driver's reserve apart, but not every driver leaves it out of
     ``used``: what programs use is what is neither free nor reserved."""
@@ -51,11 +63,11 @@ def _board(samples: Any, uuid: str, total: int | None) -> Boards | None:
     times, used = series(samples, f"gpu:{uuid}", "memory_used_bytes")
     if not len(times):
         return None
-    moment = int(times[int(np.argmax(used))])
+    moment = times[[int(np.argmax(used))]]
 
     def then(name: str) -> int | None:
         at, values = series(samples, f"gpu:{uuid}", name)
-        return int(values[max(0, int(np.searchsorted(at, moment, side="right")) - 1)]) if len(at) else None
+        return int(values[_nearest(at, moment)][0]) if len(at) else None
 
     free, reserved = then("memory_free_bytes"), then("memory_reserved_bytes")
     in_use = int(used.max()) if total is None or free is None else total - free - (reserved or 0)
@@ -67,6 +79,16 @@ def _board(samples: Any, uuid: str, total: int | None) -> Boards | None:
         foreign=then("foreign_bytes"),
         unlisted=then("unexplained_bytes"),
     )
+
+
+def _nearest(at: Any, times: Any) -> Any:
+    """For each of ``times`` the place of the nearest reading: all of one round are read within milliseconds,
+    in whatever order."""
+    import numpy as np
+
+    after = np.minimum(np.searchsorted(at, times), len(at) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(times - at[before] < at[after] - times, before, after)
 
 
 def _sum_known(values: Iterable[int | None]) -> int | None:

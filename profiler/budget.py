@@ -11,6 +11,10 @@ duty           boards whose sensor is on for part of each period only: the scatt
                periods, summed over the window (``scatter_j``)
 =============  =======================================================================================
 
+Devices that are measured together share the window and often the load, so what interpolation makes of an
+edge may be of one sign on all of them: those bounds add up linearly, the other parts in quadrature
+(``together``).
+
 What is the same in every window of a board (the gain of its sensor) is no part of this: it is the
 systematic part, ``systematic_frac``, which repeating does not lower and which is never added in here.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.counters import Counter, Curve, Series
@@ -37,6 +42,7 @@ NEAR_S = 1.0
 # Samples every 100 ms do not see a modulation at a multiple of 10 Hz, so one of this much, up and down, is
 # taken to be there; without power samples, at any frequency above that of the ticks.
 UNSEEN_SWING_FRAC = 0.2
+# How often a board's power is taken to be renewed where that was not seen: most of those in SC24 (below).
 POWER_PERIOD_S = 0.1
 # Blocks of readings are this long, where a window has enough of them: slow beats with the sensor show there.
 BLOCK_S = 1.0
@@ -71,6 +77,12 @@ class Budget(NamedTuple):
         return math.hypot(*self)
 
 
+def together(each: Iterable[Budget]) -> Budget:
+    """The budget of the sum over devices, each with its own ticks, in one window."""
+    timing_j, interpolation_j, resolution_j, duty_j = zip(*each, strict=True)
+    return Budget(math.hypot(*timing_j), sum(interpolation_j), math.hypot(*resolution_j), math.hypot(*duty_j))
+
+
 class _Edge(NamedTuple):
     timing_j: float
     bound_j: float
@@ -78,13 +90,21 @@ class _Edge(NamedTuple):
 
 
 def of_window(
-    counter: Counter, curve: Curve, power: Series, window_ns: tuple[int, int], duty: float
+    counter: Counter,
+    curve: Curve,
+    power: Series,
+    window_ns: tuple[int, int],
+    duty: float,
+    renewed_s: float | None = None,
 ) -> Budget:
-    """The budget of one device's energy in a window that ``curve`` encloses; ``power`` may be empty."""
+    """The budget of one device's energy in a window that ``curve`` encloses; ``power`` may be empty.
+
+    ``renewed_s``: how often the sensor behind ``power`` was seen to be renewed, if it was.
+    """
     import numpy as np
 
     powers, period_s = _tick_powers(*curve)
-    unseen_s = POWER_PERIOD_S if len(power.times_ns) else period_s
+    unseen_s = _unseen_s(power, renewed_s) if len(power.times_ns) else period_s
     edges = [_edge(curve, powers, t_ns, _powers_near(counter, power, t_ns), unseen_s) for t_ns in window_ns]
     duty_j = math.sqrt(1 - duty) * scatter_j(powers, period_s)
     unsampled_j = [(1 - duty) * edge.unsampled_j / math.sqrt(3) for edge in edges]
@@ -141,6 +161,14 @@ def _tick_powers(times_ns: Ints, joules: Floats, within_ns: Ints) -> tuple[Float
     off_s = np.abs(spans_s - periods * period_s)
     spans_s = np.where(off_s <= slack_s + slack_s.max() / periods.sum(), periods * period_s, spans_s)
     return np.diff(joules) / spans_s, period_s
+
+
+def _unseen_s(power: Series, renewed_s: float | None) -> float:
+    """Within which time samples show no change: the sensor's own period, or theirs where it is longer."""
+    import numpy as np
+
+    sampled_s = float(np.median(np.diff(power.times_ns))) / 1e9 if len(power.times_ns) > 1 else 0.0
+    return max(renewed_s or POWER_PERIOD_S, sampled_s)
 
 
 def _edge(curve: Curve, powers: Floats, t_ns: int, near: Floats, unseen_s: float) -> _Edge:

@@ -20,6 +20,8 @@ from profiler import without_pandas
 from profiler.errors import EngineError, InputError, ProfilerError, nearest
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from profiler.loadgen.worker import LoadWorker
     from profiler.prepare import Plan
     from profiler.store import RunResult
@@ -254,26 +256,15 @@ def _report(folders: Sequence[Path], as_json: bool, quiet: bool) -> None:
 
 
 def _print_table(table: list[dict[str, Any]], results: Sequence[RunResult]) -> None:
+    from profiler.report import page
+
+    page.show(table, results, _console())
+
+
+def _console() -> Console:
     from rich.console import Console
 
-    from profiler import comparison
-    from profiler.report import energy, verdicts
-    from profiler.report import table as report
-
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
-    console.print(report.rich_table(table, console.width))
-    for line in verdicts.found_lines(results):
-        console.print(line, markup=False)
-    for note in report.footnotes(table, comparison.host_differences(results)):
-        console.print(f"· {note}", markup=False)
-    if found := energy.measured(table):
-        console.print(report.rich_table(found, console.width, energy.SHOWN))
-        for note in energy.footnotes(found):
-            console.print(f"· {note}", markup=False)
-    for line in [*verdicts.limit_lines(table, results), *verdicts.calibration_lines(results)]:
-        console.print(f"· {line}", markup=False)
-    for line in [*report.empty_runs(results), *sorted({report.price_line(row) for row in table})]:
-        console.print(f"· {line}", markup=False)
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
 
 
 @app.command("compare")
@@ -291,7 +282,7 @@ def compare_runs(
 ) -> None:
     """Print the cost table of sealed runs."""
     from profiler import comparison, store
-    from profiler.report import energy
+    from profiler.report import page
     from profiler.report import table as report
 
     if form not in report.FORMATS:
@@ -307,14 +298,12 @@ def compare_runs(
     if form == "table":
         _print_table(rows, results)
     elif form == "md":
-        _out(report.markdown(rows) + energy.markdown(rows))
+        _out(page.markdown(rows, results))
     else:
         _out(report.as_csv(rows) if form == "csv" else comparison.as_json(rows))
 
 
 def _split(results: Sequence[RunResult], form: str, price: str | None) -> None:
-    from rich.console import Console
-
     from profiler import split
     from profiler.report import split as report
 
@@ -324,7 +313,7 @@ def _split(results: Sequence[RunResult], form: str, price: str | None) -> None:
     if form in report.TEXTS:
         _out(report.TEXTS[form](rows))
     else:
-        console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+        console = _console()
         console.print(report.rich_table(rows))
         for note in report.footnotes(rows):
             console.print(f"· {note}", markup=False)
@@ -333,8 +322,6 @@ def _split(results: Sequence[RunResult], form: str, price: str | None) -> None:
 
 
 def _memory(results: Sequence[RunResult], form: str) -> None:
-    from rich.console import Console
-
     from profiler.memory import account
     from profiler.report import memory as report
 
@@ -343,7 +330,7 @@ def _memory(results: Sequence[RunResult], form: str) -> None:
         return
     if form != "table":
         raise InputError(f"--format {form}: the memory account is printed as table or json")
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    console = _console()
     for run in results:
         found = account(run)
         console.print(report.rich_table(found, run.folder.name))

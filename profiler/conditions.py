@@ -1,4 +1,4 @@
-"""The state a board was in during a window, from samples: held back, shared.  Values out, no words.
+"""The state a board was in during a window, from samples: held back, shared, warm.  Values out, no words.
 
 What was not sampled is None (or absent from a dict), which is not the same as "nothing happened".
 """
@@ -33,6 +33,9 @@ REASON_BITS = {
 THERMAL_BITS = REASON_BITS["software thermal slowdown"] | REASON_BITS["hardware thermal slowdown"]
 # Memory that no listed process holds: contexts and page tables of our own come to less than this.
 UNEXPLAINED_BYTES = 500 * 2**20
+# A board is warm when its temperature changes by less.  Boards tell whole degrees, which flicker by one: the
+# mean of the last EDGE_S is set against that of the first.
+STEADY_C, EDGE_S = 1.0, 5.0
 
 
 class Tenants(NamedTuple):
@@ -81,6 +84,38 @@ def tenants(samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str] | None = N
         source: Tenants(*(_most(inside, source, name) for name in _TENANT_NAMES))
         for source in _boards(samples, gpus)
     }
+
+
+def busy_pct(samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str]) -> dict[str, float]:
+    """By source, the mean share of the time in which a board of ``gpus`` was at work, in percent."""
+    inside = between(samples, t0_ns, t1_ns)
+    each = {f"gpu:{uuid}": series(inside, f"gpu:{uuid}", "utilisation_gpu_pct")[1] for uuid in gpus}
+    return {source: float(values.mean()) for source, values in each.items() if len(values)}
+
+
+def requests_running(samples: Any, t0_ns: int, t1_ns: int) -> float | None:
+    """The most requests an engine had in work at once, by its own metrics."""
+    inside = between(samples, t0_ns, t1_ns)
+    each = [series(inside, source, "requests_running")[1] for source in sources(inside, "engine")]
+    return max((float(values.max()) for values in each if len(values)), default=None)
+
+
+def drift_c(samples: Any, t0_ns: int, t1_ns: int, gpus: Sequence[str]) -> float | None:
+    """Mean temperature of the last EDGE_S less that of the first, of the board that changed most.
+
+    None where it was not sampled, or the window is too short for its ends to be apart.
+    """
+    edge_ns = round(EDGE_S * 1e9)
+    if t1_ns - t0_ns < 2 * edge_ns:
+        return None
+    inside = between(samples, t0_ns, t1_ns)
+    changes = []
+    for uuid in gpus:
+        times, degrees = series(inside, f"gpu:{uuid}", "temperature_c")
+        first, last = degrees[times <= t0_ns + edge_ns], degrees[times >= t1_ns - edge_ns]
+        if len(first) and len(last):
+            changes.append(float(last.mean() - first.mean()))
+    return max(changes, key=abs, default=None)
 
 
 _TENANT_NAMES = ("foreign_processes", "foreign_bytes", "unexplained_bytes")

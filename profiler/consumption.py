@@ -9,16 +9,16 @@ the slope of power over the rate of output tokens across the load points of a ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from profiler import conditions, energy, stats
 from profiler.energy import EnergyReading
-from profiler.samples import between, series, sources
-from profiler.schema import Baseline, Estimate, Window
-from profiler.store import RunResult
+from profiler.samples import series, sources
+from profiler.schema import Estimate
+from profiler.site import BUSY_PCT, Idle, Site, bounds, short
 from profiler.windows import WindowView
 
 if TYPE_CHECKING:
@@ -39,17 +39,11 @@ WORDS = {
     FACILITY: "facility J/token",
     MARGINAL: "marginal J/token",
 }
-# Best first: the engine waits in a real service too; a context alone draws nearly as much.
-IDLE_KINDS = ("loaded", "context", "bare")
 POWER_REASONS = ("software power cap", "hardware power brake")
 # Reasons that hold no working board back: it waits, or somebody set its clocks.
 UNHINDERED = ("gpu idle", "application clocks", "display clocks", "sync boost")
-# A board at work while nothing of ours had been started: somebody else's work.
-BUSY_PCT = 5.0
-SIMULATED = "(simulated)"
 ELSEWHERE = "the endpoint runs elsewhere: its power is not measured"
 NO_PUE = "no PUE given (telemetry.pue, or --pue when comparing)"
-NO_IDLE = "no idle baseline was held"
 
 Values = dict[str, "float | str"]
 
@@ -67,62 +61,6 @@ class Consumption:
     notes: tuple[str, ...] = ()
 
 
-class _Idle(NamedTuple):
-    """Power of the machine while it waits, by engine start."""
-
-    kind: str
-    power_w: dict[int, float]
-
-    def of(self, window: Window) -> float:
-        """The baseline of the window's own engine start, else the last one before it, else the first."""
-        earlier = [start for start in self.power_w if start <= window.engine_start]
-        return self.power_w[max(earlier) if earlier else min(self.power_w)]
-
-
-class Site:
-    """Where the energy of a run is read: its samples, the engine's boards (none: the CPU), the building.
-
-    ``pue`` overrides the scenario's.
-    """
-
-    def __init__(self, run: RunResult, pue: float | None = None) -> None:
-        self.run = run
-        self.manifest = run.manifest
-        self.gpus = boards(run)
-        self.pue = pue if pue is not None else run.manifest.scenario.telemetry.pue
-
-    @cached_property
-    def idle(self) -> _Idle | str:
-        """Idle power by the best kind of baseline that can be read, or why there is none."""
-        why = NO_IDLE
-        for kind in IDLE_KINDS:
-            held = [baseline for baseline in self.manifest.baselines if baseline.kind == kind]
-            readings = {baseline.engine_start: self.reading(baseline) for baseline in held}
-            power_w = {n: each.power_w for n, each in readings.items() if each.power_w and not each.invalid}
-            if power_w:
-                return _Idle(kind, power_w)
-            why = next((f"idle, {kind}: {_why(each)}" for each in readings.values()), why)
-        return why
-
-    @cached_property
-    def is_sliced(self) -> bool:
-        """Whether a board is in MIG mode."""
-        each = [series(self.run.samples, f"gpu:{uuid}", "mig_enabled")[1] for uuid in self.gpus]
-        return any(len(values) > 0 and bool(values.max()) for values in each)
-
-    def reading(self, span: Baseline | WindowView) -> EnergyReading:
-        """Of the boards, or of the CPU where the engine uses none."""
-        t0_ns, t1_ns = _bounds(span)
-        if self.gpus:
-            return energy.gpu_energy(self.run.samples, t0_ns, t1_ns, self.gpus, self.manifest.host.gpus)
-        return energy.cpu_energy(self.run.samples, t0_ns, t1_ns)
-
-    def host(self, view: WindowView) -> EnergyReading:
-        """Of all of the machine that can be read; idle boards beside an engine on the CPU are part of it."""
-        known = self.manifest.host.gpus
-        return energy.host_energy(self.run.samples, view.start, view.end, self.gpus or None, known)
-
-
 def of_point(site: Site, steady: Sequence[WindowView]) -> Consumption:
     """What the windows of one load point consumed."""
     if site.manifest.engine.device == "remote":
@@ -136,9 +74,10 @@ def of_point(site: Site, steady: Sequence[WindowView]) -> Consumption:
         for view, reading, (refused, _) in zip(steady, readings, against, strict=True)
     ]
     estimates, reasons = _over_repeats(values)
-    idle = site.idle if isinstance(site.idle, _Idle) else None
+    idle = site.idle if isinstance(site.idle, Idle) else None
     if idle is not None:
-        estimates[IDLE] = stats.over_repeats([idle.power_w[start] for start in sorted(idle.power_w)])
+        estimates[NET] = _net_interval(idle, steady, readings, estimates[NET])
+        estimates[IDLE] = stats.over_repeats([idle.power_w[start].value for start in sorted(idle.power_w)])
     facts = {
         "energy_boundary": readings[0].boundary,
         "idle_kind": idle.kind if idle else None,
@@ -149,7 +88,7 @@ def of_point(site: Site, steady: Sequence[WindowView]) -> Consumption:
         reasons,
         facts | _cross_check(readings) | _state(site, steady),
         _distinct(text for refused, flags in against for text in (*refused, *flags)),
-        (*_simulated(site), *_without_dram(site, estimates[HOST]), *_held_back(site, steady)),
+        _distinct(_to_know(site, steady, readings, estimates[HOST])),
     )
 
 
@@ -197,11 +136,34 @@ def _values(site: Site, view: WindowView, reading: EnergyReading, refused: Seque
     }
 
 
-def _net(gross: float, idle: _Idle | str, view: WindowView, tokens: float) -> float | str:
+def _net(gross: float, idle: Idle | str, view: WindowView, tokens: float) -> float | str:
     """Gross less what the machine would have drawn anyway."""
     if isinstance(idle, str):
         return idle
-    return gross - idle.of(view.window) * (view.end - view.start) / 1e9 / tokens
+    return gross - idle.of(view.window).value * (view.end - view.start) / 1e9 / tokens
+
+
+def _net_interval(
+    idle: Idle, steady: Sequence[WindowView], readings: Sequence[EnergyReading], net: Estimate | None
+) -> Estimate | None:
+    """Net of one window is known as well as window and baseline were read, in quadrature.  Repeats may share
+    a baseline, whose error their spread then does not show: their interval is no narrower than that
+    baseline's own and the windows' mean."""
+    if net is None:
+        return None
+    halves = []
+    for view, reading in zip(steady, readings, strict=True):
+        each, tokens = idle.of(view.window), _tokens_in(view)
+        idle_w = 0.0 if each.high is None else each.high - each.value
+        halves.append(((reading.statistical_j or 0.0) / tokens, idle_w * reading.duration_s / tokens))
+    n = len(halves)
+    half = math.hypot(*(own / n for own, _ in halves), sum(shared for _, shared in halves) / n)
+    if n == 1:
+        return Estimate(net.value, net.value - half, net.value + half, 1, "window")
+    if net.low is None or net.high is None:
+        return net
+    low, high = min(net.low, net.value - half), max(net.high, net.value + half)
+    return Estimate(net.value, low, high, n, net.over)
 
 
 def _facility(host_j: float | None, why_not: str | None, pue: float | None) -> float | str:
@@ -216,11 +178,11 @@ def _or(value: float | None, why: str | None) -> float | str:
 
 def _against(site: Site, view: WindowView, reading: EnergyReading) -> tuple[list[str], list[str]]:
     """What refuses the energy per token of a window, and what is only to be known of it."""
-    t0_ns, t1_ns = _bounds(view)
     refused = [reading.invalid] if reading.invalid else []
     flags = list(reading.warnings)
     if site.gpus:
-        heat = conditions.thermally_throttled_frac(site.run.samples, t0_ns, t1_ns, site.gpus)
+        span = bounds(view)
+        heat = conditions.thermally_throttled_frac(site.within(span), *span, site.gpus)
         if heat:
             refused.append(f"heat held the clocks back for {heat:.0%} of the window")
         if site.is_sliced:
@@ -231,34 +193,23 @@ def _against(site: Site, view: WindowView, reading: EnergyReading) -> tuple[list
 
 def _shared(site: Site, view: WindowView) -> list[str]:
     """Who else used the boards, in the window and while nothing should have happened."""
-    everything = site.run.samples
-    idle = [_bounds(baseline) for baseline in site.manifest.baselines]
+    idle = [bounds(baseline) for baseline in site.manifest.baselines]
     found = []
-    for span in (*idle, _bounds(view)):
-        for source, seen in conditions.tenants(everything, *span, site.gpus).items():
-            board = _short(source)
+    for span in (*idle, bounds(view)):
+        for source, seen in conditions.tenants(site.within(span), *span, site.gpus).items():
+            board = short(source)
             if seen.processes or seen.bytes:
                 found.append(f"shared_gpu: others had {seen.processes or 'some'} process(es) on {board}")
             elif seen.shared:
                 gib = (seen.unexplained_bytes or 0) / 2**30
                 found.append(f"shared_gpu: {gib:.1f} GiB of {board} belong to no process that is known")
     for bare in (each for each in site.manifest.baselines if each.kind == "bare"):
-        inside = between(everything, *_bounds(bare))
-        for source in (f"gpu:{uuid}" for uuid in site.gpus):
-            _, busy = series(inside, source, "utilisation_gpu_pct")
-            if len(busy) and busy.mean() > BUSY_PCT:
-                share = f"{busy.mean():.0f} %"
-                found.append(f"shared_gpu: {_short(source)} was {share} busy before anything was started")
+        span = bounds(bare)
+        for source, busy_pct in conditions.busy_pct(site.within(span), *span, site.gpus).items():
+            if busy_pct > BUSY_PCT:
+                board = short(source)
+                found.append(f"shared_gpu: {board} was {busy_pct:.0f} % busy before anything was started")
     return found
-
-
-def _short(source: str) -> str:
-    """A board's UUID as far as it tells boards apart: ``GPU-1a2b3c4d``."""
-    return source.removeprefix("gpu:")[:12]
-
-
-def _why(reading: EnergyReading) -> str:
-    return reading.reason or reading.invalid or "no power was read"
 
 
 # ------------------------------------------------------------------------------------- all windows
@@ -298,10 +249,9 @@ def _state(site: Site, steady: Sequence[WindowView]) -> dict[str, Any]:
     """How the boards were over the windows: the worst share of throttling, mean temperature, median clock."""
     if not site.gpus:
         return {}
-    samples = site.run.samples
-    spans = [_bounds(view) for view in steady]
-    shares = [conditions.throttled(samples, *span, site.gpus) for span in spans]
-    heat = [conditions.thermally_throttled_frac(samples, *span, site.gpus) for span in spans]
+    spans = [bounds(view) for view in steady]
+    shares = [conditions.throttled(site.within(span), *span, site.gpus) for span in spans]
+    heat = [conditions.thermally_throttled_frac(site.within(span), *span, site.gpus) for span in spans]
     power = [None if each is None else max(each.get(why, 0.0) for why in POWER_REASONS) for each in shares]
     degrees = _pooled(site, spans, "temperature_c")
     clocks = _pooled(site, spans, "sm_clock_mhz")
@@ -314,34 +264,47 @@ def _state(site: Site, steady: Sequence[WindowView]) -> dict[str, Any]:
     }
 
 
-def _held_back(site: Site, steady: Sequence[WindowView]) -> tuple[str, ...]:
-    """What lowered the clocks, by name; how long it did so is in the columns."""
-    each = [conditions.throttled(site.run.samples, *_bounds(view), site.gpus) for view in steady if site.gpus]
+def _to_know(
+    site: Site, steady: Sequence[WindowView], readings: Sequence[EnergyReading], host: Estimate | None
+) -> Iterator[str]:
+    """What casts no doubt on the figures."""
+    yield from _simulated(site)
+    yield from _without_dram(site, host)
+    yield from _of_boards(site, steady)
+    yield from (remark for reading in readings for remark in reading.remarks)
+    yield from site.idle.refused if isinstance(site.idle, Idle) else ()
+
+
+def _of_boards(site: Site, steady: Sequence[WindowView]) -> Iterator[str]:
+    """What lowered the clocks, by name (how long it did so is in the columns), and boards not yet warm."""
+    spans = [bounds(view) for view in steady if site.gpus]
+    each = [conditions.throttled(site.within(span), *span, site.gpus) for span in spans]
     found = sorted({why for shares in each for why in shares or {} if why not in UNHINDERED})
-    return (f"clocks were held back by: {', '.join(found)}",) if found else ()
+    if found:
+        yield f"clocks were held back by: {', '.join(found)}"
+    drifts = [conditions.drift_c(site.within(span), *span, site.gpus) for span in spans]
+    most_c = max((each for each in drifts if each is not None), key=abs, default=0.0)
+    if abs(most_c) > conditions.STEADY_C:
+        yield f"a board was not steadily warm: {most_c:+.1f} °C within a steady window"
 
 
 def _is_shared(site: Site, steady: Sequence[WindowView]) -> bool | None:
-    """None where nobody says who is on the boards."""
+    """None where nobody says who is on the boards: memory that nobody explains can only prove that it is."""
     if site.is_sliced or any(_shared(site, view) for view in steady):
         return True
     seen = [each for view in steady for each in _tenants(site, view)]
-    told = all(each.processes is not None or each.unexplained_bytes is not None for each in seen)
+    told = all(each.processes is not None for each in seen)
     return False if told else None
 
 
 def _tenants(site: Site, view: WindowView) -> Iterable[conditions.Tenants]:
-    return conditions.tenants(site.run.samples, *_bounds(view), site.gpus).values()
+    return conditions.tenants(site.within(bounds(view)), *bounds(view), site.gpus).values()
 
 
 def _pooled(site: Site, spans: Sequence[tuple[int, int]], name: str) -> NDArray[np.float64]:
     import numpy as np
 
-    each = [
-        series(between(site.run.samples, *span), f"gpu:{uuid}", name)[1]
-        for span in spans
-        for uuid in site.gpus
-    ]
+    each = [series(site.within(span), f"gpu:{uuid}", name)[1] for span in spans for uuid in site.gpus]
     return np.concatenate(each)
 
 
@@ -359,24 +322,17 @@ def _all(values: Sequence[float | None], combine: Callable[[Sequence[float]], fl
 # ------------------------------------------------------------------------------------- where
 
 
-def boards(run: RunResult) -> tuple[str, ...]:
-    """The boards whose energy the run's is: the engine's, or for an engine that cannot tell (a server that
-    somebody else started here) all that were sampled."""
-    if run.manifest.engine.device == "none" and not run.manifest.engine.gpus:
-        return tuple(source.removeprefix("gpu:") for source in sources(run.samples, "gpu"))
-    return run.manifest.engine.gpus
+def _simulated(site: Site) -> Iterator[str]:
+    for name in sorted({each.name for each in site.manifest.host.gpus if each.simulated}):
+        yield f"{name}: no such board is here, its power and energy are made up"
+    if any(each.made_up for each in site.manifest.probes if each.probe == "rapl"):
+        figures = "host and facility J/token" if site.gpus else "power and energy"
+        yield f"the CPU's energy counters are no hardware's: {figures} are made up"
 
 
-def _simulated(site: Site) -> tuple[str, ...]:
-    names = sorted({each.name for each in site.manifest.host.gpus if each.uuid in site.gpus})
-    made_up = [name for name in names if name.endswith(SIMULATED)]
-    return tuple(f"{name}: no such board is here, its power and energy are made up" for name in made_up)
-
-
-def _without_dram(site: Site, host: Estimate | None) -> tuple[str, ...]:
-    if host is None or any(zone.endswith("/dram") for zone in sources(site.run.samples, "rapl")):
-        return ()
-    return ("host J/token is without DRAM: this CPU has no energy counter for it",)
+def _without_dram(site: Site, host: Estimate | None) -> Iterator[str]:
+    if host is not None and not any(zone.endswith("/dram") for zone in sources(site.run.samples, "rapl")):
+        yield "host J/token is without DRAM: this CPU has no energy counter for it"
 
 
 def _nothing(why: str) -> Consumption:
@@ -390,7 +346,3 @@ def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
 def _tokens_in(view: WindowView) -> float:
     times, amount = view.arrived_output
     return float(amount[view.within(times)].sum())
-
-
-def _bounds(span: Baseline | WindowView) -> tuple[int, int]:
-    return (span.start_ns, span.end_ns) if isinstance(span, Baseline) else (span.start, span.end)

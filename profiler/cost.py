@@ -25,7 +25,7 @@ import msgspec
 from profiler import catalog, stats
 from profiler.errors import InputError
 from profiler.metrics import PointResult
-from profiler.schema import Estimate, Price
+from profiler.schema import SIMULATED, Estimate, Price
 
 BLEND_INPUT, BLEND_OUTPUT = 3, 1
 
@@ -120,7 +120,8 @@ class Sheet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def parse_price(text: str, gpu: str | None) -> Price:
     """``--price``: a number (USD per GPU-hour, per machine-hour without a GPU) or a price sheet's path.
 
-    Raises InputError when it is neither, not positive, or the sheet has no row for ``gpu``.
+    Raises InputError when it is neither, not positive, or the sheet has no row for ``gpu``, which it cannot
+    have for a simulated board.
     """
     per = "gpu" if gpu else "machine"
     try:
@@ -139,6 +140,10 @@ def _from_sheet(path: Path, gpu: str | None) -> Price:
         sheet = msgspec.toml.decode(path.read_bytes(), type=Sheet)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from None
+    if gpu is not None and gpu.endswith(SIMULATED):
+        raise InputError(
+            f"--price {path}: {gpu} is no real board and has no price; give USD per GPU-hour as a number"
+        )
     rows = [row for row in sheet.price if _names(row.gpu, gpu)]
     if not rows:
         known = ", ".join(sorted({row.gpu for row in sheet.price}))

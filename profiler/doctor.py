@@ -14,7 +14,7 @@ from profiler.calibrate import calibrate_worker, load_process
 from profiler.engines import available_engines
 from profiler.errors import ProfilerError
 from profiler.samples import decode
-from profiler.schema import Calibration, Host, ProbeStatus
+from profiler.schema import MADE_UP, Calibration, Host, ProbeStatus
 from profiler.telemetry import Sampler
 from profiler.telemetry.rapl import GRANT, GRANT_FOR_GOOD
 
@@ -88,13 +88,14 @@ def energy_lines(found: Findings) -> list[str]:
     ]
     if any(GRANT in each.detail for each in found.probes):
         lines.append(f"         {GRANT_FOR_GOOD}")
-    return [*lines, *_boundaries(list(boards.values()), zones)]
+    trial = any(each.made_up for each in found.probes if each.probe == "rapl")
+    return [*lines, *_boundaries(list(boards.values()), zones, f" ({MADE_UP})" if trial else "")]
 
 
 def _board(read: dict[str, float]) -> Iterator[str]:
     """What one board offers, and what stands against its figures."""
-    yield _period("energy counter", "energy_mj", "energy_period_s", read)
-    yield _period("power", "power_w", "power_period_s", read)
+    yield _period("energy counter", "energy_mj", "energy_period_s", read, "it stood still")
+    yield _period("power", "power_w", "power_period_s", read, "how often shows only under a changing load")
     if "power_limit_w" in read:
         yield f"limit {read['power_limit_w']:.0f} W"
     if read.get("mig_enabled"):
@@ -108,19 +109,20 @@ def _board(read: dict[str, float]) -> Iterator[str]:
         yield "nobody else on it"
 
 
-def _period(what: str, name: str, period: str, read: dict[str, float]) -> str:
+def _period(what: str, name: str, period: str, read: dict[str, float], unseen: str) -> str:
     if name not in read:
         return f"no {what}"
-    return f"{what} every {read[period] * 1e3:.0f} ms" if period in read else f"{what} (it stood still)"
+    return f"{what} every {read[period] * 1e3:.0f} ms" if period in read else f"{what} ({unseen})"
 
 
-def _boundaries(boards: Sequence[dict[str, float]], zones: Sequence[str]) -> list[str]:
-    """Boards, host and building: which of them a run here would have, and what is missing for the others."""
+def _boundaries(boards: Sequence[dict[str, float]], zones: Sequence[str], doubt: str) -> list[str]:
+    """Boards, host and building: which of them a run here would have, and what is missing for the others.
+    ``doubt`` stands behind the CPU's zones."""
     counted = sum("energy_mj" in read for read in boards)
     why_not = "no GPU is read" if not boards else f"{len(boards) - counted} without an energy counter"
     is_counted = 0 < counted == len(boards)
     is_whole = bool(zones) and (is_counted or not boards)
-    parts = " + ".join([*(["boards"] if boards else []), *zones])
+    parts = " + ".join([*(["boards"] if boards else []), *zones]) + doubt
     if not boards:
         parts += " (whole only where there is no GPU)"
     if not any(zone.endswith("/dram") for zone in zones):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from msgspec import Struct, structs
 
 from profiler import budget, counters
+from profiler.budget import Budget
 from profiler.counters import Series, UnreadableError
 from profiler.samples import between, series, sources
 
@@ -36,9 +37,10 @@ Boundary = Literal["gpu", "cpu package", "cpu package + dram", "host"]
 Span = tuple[int, int]
 
 MIN_TOKEN_WINDOW_S = 10.0
-# Counter against integral: warned of above the first (or 3 standard deviations), refused above the second,
-# which is what InferenceX allows between the two (utils/aggregate_power.py).
+# Counter against integral: told above the first, refused above the second, which is what InferenceX allows
+# between the two (utils/aggregate_power.py).  Apart by no more than so many standard deviations is no fault.
 WARN_FRAC, INVALID_FRAC = 0.02, 0.05
+SCATTER_SIGMA = 3
 # A board may exceed its power limit for milliseconds, not over a window (ML.ENERGY allows the same 1.1).
 OVER_LIMIT = 1.1
 
@@ -51,9 +53,11 @@ class EnergyReading(Struct, frozen=True, kw_only=True):
     ``integral_j`` and ``disagreement_frac`` (|counter − integral| / counter) are None where power is not
     sampled; the integral is also there when only the counter is missing.
 
-    ``statistical_j`` is the half-width of the 95 % interval around ``energy_j``; ``systematic_frac`` what
-    the gain of the sensors may be off by on top, None where nobody states it.
-    ``invalid`` says why the figures must not be used although they could be read, ``warnings`` what to know.
+    ``statistical_j`` is the half-width of the 95 % interval around ``energy_j``, from the ``budgets`` of its
+    devices; ``systematic_frac`` what the gain of the sensors may be off by on top, None where nobody states
+    it.
+    ``invalid`` says why the figures must not be used although they could be read, ``warnings`` what makes
+    them doubtful, ``remarks`` what is to be known of them and casts no doubt.
     """
 
     boundary: Boundary
@@ -65,19 +69,22 @@ class EnergyReading(Struct, frozen=True, kw_only=True):
     integral_j: float | None = None
     disagreement_frac: float | None = None
     devices: dict[str, float] = {}
+    budgets: dict[str, Budget] = {}
     reason: str | None = None
     invalid: str | None = None
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 class _Device(NamedTuple):
-    """One device over one window; ``sigma_j`` is one standard deviation."""
+    """One device over one window."""
 
     joules: float
-    sigma_j: float
+    budget: Budget
     systematic_frac: float | None
     invalid: str | None = None
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def gpu_energy(
@@ -126,20 +133,15 @@ def host_energy(
         boundary="host",
         duration_s=duration_s,
         devices={source: value for part in parts for source, value in part.devices.items()},
+        budgets={source: found for part in parts for source, found in part.budgets.items()},
         reason=next((f"{part.boundary}: {part.reason}" for part in parts if part.reason), None),
         invalid=next((part.invalid for part in parts if part.invalid), None),
         warnings=tuple(warning for part in parts for warning in part.warnings),
+        remarks=tuple(remark for part in parts for remark in part.remarks),
     )
     if len(joules) < len(parts):
         return reading
-    total = sum(joules)
-    return structs.replace(
-        reading,
-        energy_j=total,
-        power_w=total / duration_s,
-        statistical_j=math.hypot(*(part.statistical_j or 0.0 for part in parts)),
-        systematic_frac=_weighed([(part.energy_j or 0.0, part.systematic_frac) for part in parts]),
-    )
+    return _summed(reading, [(part.energy_j or 0.0, part.systematic_frac) for part in parts])
 
 
 def joules_per_token(reading: EnergyReading, tokens: float) -> tuple[float | None, str | None]:
@@ -193,24 +195,30 @@ def _over_devices(
             found[device] = read(device)
         except UnreadableError as error:
             reason = reason or f"{device}: {error}"
-    each = list(found.values())
     reading = EnergyReading(
         boundary=boundary,
         duration_s=duration_s,
         devices={source: device.joules for source, device in found.items()},
+        budgets={source: device.budget for source, device in found.items()},
         reason=reason,
         invalid=next((f"{source}: {d.invalid}" for source, d in found.items() if d.invalid), None),
         warnings=tuple(f"{source}: {text}" for source, d in found.items() for text in d.warnings),
+        remarks=tuple(f"{source}: {text}" for source, d in found.items() for text in d.remarks),
     )
     if reason is not None:
         return reading
-    total = sum(device.joules for device in each)
+    return _summed(reading, [(device.joules, device.systematic_frac) for device in found.values()])
+
+
+def _summed(reading: EnergyReading, parts: Sequence[tuple[float, float | None]]) -> EnergyReading:
+    """The sum over a reading's devices; ``parts`` are joules with their systematic fractions."""
+    total = sum(joules for joules, _ in parts)
     return structs.replace(
         reading,
         energy_j=total,
-        power_w=total / duration_s,
-        statistical_j=budget.Z95 * math.hypot(*(device.sigma_j for device in each)),
-        systematic_frac=_weighed([(device.joules, device.systematic_frac) for device in each]),
+        power_w=total / reading.duration_s,
+        statistical_j=budget.Z95 * budget.together(reading.budgets.values()).sigma_j,
+        systematic_frac=_weighed(parts),
     )
 
 
@@ -223,19 +231,33 @@ def _board(near: Any, seldom: Any, source: str, window: Span, name: str) -> _Dev
     curve = counters.curve(counter, *window)
     joules = curve.between_j(*window)
     duty = budget.sensor_duty(_last(seldom, source, "architecture"), name)
-    sigma_j = budget.of_window(counter, curve, power, window, duty).sigma_j
-    apart, invalid = _cross_check(joules, sigma_j, power, window)
+    renewed_s = _last(seldom, source, "power_period_s")
+    parts = budget.of_window(counter, curve, power, window, duty, renewed_s)
+    checked = _cross_check(joules, parts.sigma_j, power, window)
+    invalid = checked.invalid
     limit_w = _last(seldom, source, "power_limit_w")
     watts = joules / (window[1] - window[0]) * 1e9
     if limit_w and watts > OVER_LIMIT * limit_w:
         invalid = f"a mean of {watts:.0f} W is over its power limit of {limit_w:.0f} W"
-    warnings = tuple(text for text in (_ASSUMED_PERIOD if counter.assumed else None, apart) if text)
-    return _Device(joules, sigma_j, budget.systematic_frac(name), invalid, warnings)
+    warnings = (_ASSUMED_PERIOD,) if counter.assumed else ()
+    remarks = (_ASSUMED_POWER_PERIOD,) if len(power.times_ns) and renewed_s is None else ()
+    return _Device(
+        joules,
+        parts,
+        budget.systematic_frac(name),
+        invalid,
+        warnings + checked.warnings,
+        remarks + checked.remarks,
+    )
 
 
 _ASSUMED_PERIOD = (
     "these samples do not say when the energy counter moved; it is taken to move every "
     f"{counters.ASSUMED_PERIOD_S * 1e3:.0f} ms"
+)
+_ASSUMED_POWER_PERIOD = (
+    "how often its power reading is renewed was not seen; it is taken to be every "
+    f"{budget.POWER_PERIOD_S * 1e3:.0f} ms"
 )
 
 
@@ -244,26 +266,41 @@ def _zone(near: Any, source: str, window: Span) -> _Device:
     counter = counters.rapl(near, source)
     curve = counters.curve(counter, *window)
     none = Series(counter.times_ns[:0], counter.joules[:0])
-    sigma_j = budget.of_window(counter, curve, none, window, duty=1.0).sigma_j
-    return _Device(curve.between_j(*window), sigma_j, None)
+    return _Device(curve.between_j(*window), budget.of_window(counter, curve, none, window, duty=1.0), None)
 
 
-def _cross_check(joules: float, sigma_j: float, power: Series, window: Span) -> tuple[str | None, str | None]:
-    """What to warn of, and why not to use it, where counter and integral of power are apart."""
+class _Check(NamedTuple):
+    """What counter and integral of power being apart says of a device's energy."""
+
+    invalid: str | None = None
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def _cross_check(joules: float, sigma_j: float, power: Series, window: Span) -> _Check:
+    """Apart by more than ``WARN_FRAC`` is always told: as a remark where the scatter of both explains it."""
     try:
         integral = counters.integral_j(power, *window)
     except UnreadableError:
-        return "without power samples there is nothing to check the energy counter against", None
+        return _Check(
+            warnings=("without power samples there is nothing to check the energy counter against",)
+        )
     inside = power.values[(power.times_ns >= window[0]) & (power.times_ns <= window[1])]
     duration_s = (window[1] - window[0]) / 1e9
     own_j = budget.scatter_j(inside, duration_s / len(inside)) if len(inside) else 0.0
-    off = abs(joules - integral) / joules
+    off, scatter = abs(joules - integral) / joules, SCATTER_SIGMA * math.hypot(sigma_j, own_j) / joules
     text = (
         f"the energy counter says {joules:,.1f} J and the power samples {integral:,.1f} J ({off:.1%} apart)"
     )
     if off > INVALID_FRAC:
-        return None, text
-    return (text if off > max(WARN_FRAC, 3 * math.hypot(sigma_j, own_j) / joules) else None), None
+        return _Check(invalid=text)
+    if off <= WARN_FRAC:
+        return _Check()
+    if off > scatter:
+        return _Check(warnings=(text,))
+    return _Check(
+        remarks=(f"{text}, within what the sensor scatters ({SCATTER_SIGMA} sigma: {scatter:.1%})",)
+    )
 
 
 def _weighed(parts: Sequence[tuple[float, float | None]]) -> float | None:
@@ -291,7 +328,7 @@ def _seldom(samples: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    once = pa.array(["architecture", "lost", "power_limit_w"])
+    once = pa.array(["architecture", "lost", "power_limit_w", "power_period_s"])
     return samples.filter(pc.is_in(samples["name"], once))
 
 

@@ -13,9 +13,6 @@ repeat, and every repeat is a fresh engine start, the unit of replication that r
 
 from __future__ import annotations
 
-import hashlib
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,32 +20,21 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec.structs import replace as replace_struct
 
-from profiler import __version__, scenario, store
+from profiler import manifest, scenario, store
 from profiler.engines import boards, open_engine
 from profiler.engines.base import RunningEngine
 from profiler.errors import InputError, LoadError, ProfilerError, StoreError, describe
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.worker import LoadWorker
 from profiler.nvml import shared_load
-from profiler.prepare import PROBE_TIMEOUT_S, Plan, without_secrets
-from profiler.schema import (
-    SCHEMA_VERSION,
-    Calibration,
-    Endpoint,
-    EngineFacts,
-    LoadPoint,
-    Manifest,
-    Memory,
-    Model,
-    Window,
-)
+from profiler.prepare import PROBE_TIMEOUT_S, Plan
+from profiler.schema import Calibration, Endpoint, LoadPoint, Model, Window
 from profiler.settings import EngineSettings
 from profiler.telemetry import Sampler
 
 if TYPE_CHECKING:
     from profiler.levels import Probe
 
-MAX_NAME = 60
 # A second holds enough answers at this rate and above; what a client adds there it adds below it too.
 CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
 STREAM_CHUNKS_PER_S = 10.0
@@ -190,42 +176,15 @@ class Subject:
         self.settings: EngineSettings = plan.settings[number]
         self._engine: RunningEngine | None = None
         self._stack: ExitStack | None = None
-        self._is_warm = False
+        self._warm_at: LoadPoint | None = None
+        self._warming_left_s = 0.0
         self._probes: list[Probe] = []
         self._probed = plan.probed[number] if plan.probed else None
         before = plan.resumed[number] if plan.resumed else None
         self.writer = (
             store.RunWriter.reopen(before)
             if before
-            else store.RunWriter.create(plan.out, self._manifest(number))
-        )
-
-    def _manifest(self, number: int) -> Manifest:
-        plan = self.plan
-        utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        asked = replace_struct(plan.scenario, engine=without_secrets(plan.scenario.engine))
-        digest = scenario.digest(asked)
-        own = hashlib.sha256(f"{digest} {plan.group} {number}".encode()).hexdigest()
-        return Manifest(
-            schema_version=SCHEMA_VERSION,
-            run_id=f"{_in_a_path(self.model.name)}-{_in_a_path(plan.scenario.name)}-{utc}-{own[:8]}",
-            group=plan.group,
-            tool_version=__version__,
-            status="running",
-            reason=None,
-            utc=utc,
-            unix_ns=time.time_ns(),
-            clock_ns=time.perf_counter_ns(),
-            scenario=asked,
-            scenario_hash=digest,
-            model=self.model,
-            settings=without_secrets(self.settings),
-            exclusive=plan.exclusive,
-            engine=EngineFacts(kind=self.settings.kind, version=None, device="none"),
-            memory=Memory(),
-            host=plan.host,
-            probes=(),
-            price=plan.price,
+            else store.RunWriter.create(plan.out, manifest.of(plan, number))
         )
 
     def has(self, slot: Slot) -> bool:
@@ -278,7 +237,11 @@ class Subject:
         with ExitStack() as stack:
             gpus = boards(self.settings, plan.devices)
             sampler = stack.enter_context(
-                Sampler(self.writer.samples_path, gpus, starts_engine=self.settings.kind != "endpoint")
+                Sampler(
+                    self.writer.samples_path,
+                    self._boards_read(gpus),
+                    starts_engine=self.settings.kind != "endpoint",
+                )
             )
             idle_s = plan.idle_s if sampler.reads_energy else 0.0
             if idle_s and is_alone and self.settings.kind != "endpoint":
@@ -289,15 +252,27 @@ class Subject:
             if engine.facts.kind == "endpoint":
                 found = self._probed or worker.ask(engine.endpoint, PROBE_TIMEOUT_S)
                 engine = replace_struct(engine, endpoint=found)
-            if engine.facts.device == "none":  # it cannot tell which boards it uses: all that are read count
+            if (
+                engine.facts.device == "none"
+            ):  # it cannot tell which of the boards it may use it does: all count
                 engine = replace_struct(engine, facts=replace_struct(engine.facts, gpus=gpus))
             sampler.watch(self.model.name, engine.endpoint.pid, engine.endpoint.metrics_url)
-            self._stack, self._engine, self._is_warm = stack.pop_all(), engine, False
+            self._stack, self._engine = stack.pop_all(), engine
+            self._warm_at, self._warming_left_s = None, plan.warm_max_s
         self._note_start(engine, sampler)
         if idle_s and engine.facts.device != "remote":
             from profiler import baselines
 
             baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, engine.check)
+
+    def _boards_read(self, gpus: tuple[str, ...]) -> tuple[str, ...]:
+        """All boards of the machine, not the engine's alone: the host's energy is that of all of them."""
+        if self.settings.kind == "endpoint":
+            from profiler.engines.endpoint import is_here
+
+            if not is_here(self.settings.args):
+                return ()
+        return tuple(dict.fromkeys((*gpus, *(gpu.uuid for gpu in self.plan.host.gpus))))
 
     def _note_start(self, engine: RunningEngine, sampler: Sampler) -> None:
         starts = self.writer.manifest.starts_s
@@ -319,16 +294,19 @@ class Subject:
         return self._engine
 
     def warm_up(self, slot: Slot, worker: LoadWorker, say: Callable[[str], None]) -> None:
-        """Before the first window after a start: hold its load until the boards' temperature is steady."""
-        boards = any(each.probe == "nvml" and each.usable for each in self.writer.manifest.probes)
-        if self._is_warm or not boards:
+        """Where the load differs from the one before: hold it until the temperature of the engine's boards is
+        steady.  ``warm_max_s`` is for all loads of an engine start together."""
+        gpus = self._up.facts.gpus
+        sampled = any(each.probe == "nvml" and each.usable for each in self.writer.manifest.probes)
+        if slot.point == self._warm_at or not (gpus and sampled) or self._warming_left_s <= 0:
             return
         from profiler import warming
 
-        most_s = self.plan.scenario.telemetry.warm_max_s
-        reached = warming.warm(self._job(slot), worker, self.writer.samples_path, most_s, say, self._up.check)
-        self._is_warm = True
-        if reached is not None:
+        most_s, path = self._warming_left_s, self.writer.samples_path
+        reached = warming.warm(self._job(slot), worker, path, gpus, most_s, say, self._up.check)
+        is_first, self._warm_at = self._warm_at is None, slot.point
+        self._warming_left_s -= reached.took_s if reached else most_s  # no temperature: nothing to wait for
+        if reached is not None and (is_first or not reached.is_steady):
             self.writer.note(f"engine start {self._engine_start + 1}: {reached}")
 
     def _job(self, slot: Slot) -> LoadJob:
@@ -393,8 +371,3 @@ def _streams(alone: store.RunResult, window: Window) -> int:
     from profiler.windows import WindowView
 
     return metrics.in_flight(WindowView(window, alone.requests))
-
-
-def _in_a_path(name: str) -> str:
-    """The last part of a model's or scenario's name, fit for any file system."""
-    return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1])[:MAX_NAME]

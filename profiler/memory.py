@@ -140,15 +140,15 @@ def _facts(run: RunResult) -> ModelFacts | None:
 def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[Row, list[Row]]:
     """The weights and their parts: counted by the engine, else shares of what it says it loaded by the sizes
     that the config implies, else those sizes themselves."""
-    if memory.dense_bytes is not None and memory.weights_bytes is not None:
-        sizes = {name: getattr(memory, field) or 0 for name, field in PARTS.items()}
+    sizes = {name: getattr(memory, field) for name, field in PARTS.items()}
+    if None not in sizes.values() and memory.weights_bytes is not None:
         beside = memory.weights_bytes - sum(sizes.values())
         parts = [_part(name, size, "engine") for name, size in sizes.items() if size or name == "dense part"]
         if beside:
             parts.append(_part("beside parameters", beside, "engine"))
         return Row(name="weights", bytes=memory.weights_bytes, known="engine"), parts
     if facts is None or facts.embedding_params is None or run.manifest.model.weights == "remote":
-        known: Known | None = None if memory.weights_bytes is None else "engine"
+        known = _by_engine(memory.weights_bytes)
         return Row(name="weights", bytes=memory.weights_bytes, known=known, note=_no_split(run)), []
     model, dtype = run.manifest.model, run.manifest.settings.dtype
     implied = weight_sizes(model, facts, dtype)
@@ -157,7 +157,7 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
     row = Row(
         name="weights",
         bytes=total,
-        known="computed" if memory.weights_bytes is None else "engine",
+        known=_by_engine(memory.weights_bytes) or "computed",
         note="by the config: the engine does not say" if memory.weights_bytes is None else None,
     )
     return row, _shares(implied, total)
@@ -251,14 +251,8 @@ def _span(run: RunResult) -> tuple[int, int]:
 def _on_gpus(run: RunResult, held: Sequence[Row]) -> tuple[list[Row], int | None]:
     memory = run.manifest.memory
     board = boards_at_peak(run.samples, *_span(run), _sizes(run))
-    rows = [
-        Row(
-            name="activation peak",
-            bytes=memory.activation_peak_bytes,
-            known=_by_engine(memory.activation_peak_bytes),
-        ),
-        Row(name="CUDA graphs", bytes=memory.graphs_bytes, known=_by_engine(memory.graphs_bytes)),
-    ]
+    sizes = {"activation peak": memory.activation_peak_bytes, "CUDA graphs": memory.graphs_bytes}
+    rows = [Row(name=name, bytes=size, known=_by_engine(size)) for name, size in sizes.items()]
     ours = [*held, *rows]
     if memory.torch_reserved_bytes is not None:
         beyond = memory.torch_reserved_bytes - _sum(ours)
@@ -376,6 +370,9 @@ def _required(rows: Sequence[Row], kv_used: int | None) -> int | None:
 
 
 def _notes(run: RunResult) -> Iterator[str]:
+    gpus = run.manifest.engine.gpus
+    made_up = {gpu.name for gpu in run.manifest.host.gpus if gpu.simulated and gpu.uuid in gpus}
+    yield from (f"{name}: no such board is here, its memory is made up" for name in sorted(made_up))
     for note in run.manifest.engine.notes:
         if "gpu_memory_utilization" in note or "CUDAGRAPHS" in note:
             yield note

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from profiler import consumption, energy, slo, stats, trust
-from profiler.consumption import Consumption, Site
+from profiler import board_memory, consumption, energy, slo, stats, trust
+from profiler.consumption import Consumption
 from profiler.samples import between, sources
 from profiler.schema import Estimate, LoadPoint, Window
 from profiler.settings import Scenario
+from profiler.site import Site
 from profiler.store import RunResult
 from profiler.windows import LATENCIES, WindowView, latency_samples, request_latency
 
@@ -54,7 +55,7 @@ def points(run: RunResult, pue: float | None = None) -> list[PointResult]:
     held: dict[LoadPoint, list[Window]] = {}
     for window in run.manifest.windows:
         held.setdefault(window.point, []).append(window)
-    site = consumption.Site(run, pue)
+    site = Site(run, pue)
     found = [_point(site, held[point]) for point in sorted(held, key=by_load)]
     slope = consumption.marginal(
         (each.estimates["output_tokens_per_s"], each.estimates[consumption.POWER])
@@ -201,11 +202,12 @@ def _memory(site: Site, windows: list[Window]) -> dict[str, Estimate | None]:
 
 
 def _peak_bytes(site: Site, t0_ns: int, t1_ns: int) -> int | None:
-    """Highest use of memory: the engine's boards together, or its processes where it uses none."""
+    """Highest use of memory: the engine's boards together, or its processes where it uses none.  What others
+    are known to hold of a board is left out."""
     samples = site.run.samples
     if site.gpus:
         inside = between(samples, t0_ns, t1_ns)
-        each = [energy.peak_memory(inside, t0_ns, t1_ns, f"gpu:{uuid}") for uuid in site.gpus]
+        each = [board_memory.peak_bytes(inside, uuid) for uuid in site.gpus]
     else:
         each = [energy.peak_memory(samples, t0_ns, t1_ns, tree) for tree in sources(samples, "process")]
     known = [peak for peak in each if peak is not None]

@@ -265,12 +265,21 @@ class Baseline(Struct, frozen=True, kw_only=True):
     end_ns: int
 
 
+MADE_UP = "made up"  # begins the detail of a probe that reads files which somebody wrote, not a machine's
+SIMULATED = "(simulated)"  # ends the name of a board that is not there
+
+
 class ProbeStatus(Struct, frozen=True, kw_only=True):
     """Whether a probe can be used here, and if not, why and what would mend it."""
 
     probe: str
     usable: bool
     detail: str
+
+    @property
+    def made_up(self) -> bool:
+        """Whether what it reads is a trial's and no hardware's."""
+        return self.detail.startswith(MADE_UP)
 
     @property
     def of_energy(self) -> bool:
@@ -282,6 +291,10 @@ class Gpu(Struct, frozen=True, kw_only=True):
     name: str
     memory_bytes: int | None
     power_limit_w: float | None = None
+
+    @property
+    def simulated(self) -> bool:
+        return self.name.endswith(SIMULATED)
 
 
 class Host(Struct, frozen=True, kw_only=True):

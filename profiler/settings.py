@@ -163,8 +163,9 @@ class Telemetry(Settings, frozen=True, kw_only=True):
     """What is read of the machine beside the load, as far as it can be read.
 
     ``devices``: GPUs by NVML index, UUID or the beginning of one; empty: those that the engine uses.
-    ``idle_s``: how long each idle baseline is held, 0 for none.  ``warm_max_s``: for how long at most the
-    load is held before anything is measured, until the temperature of the boards is steady.
+    ``idle_s``: how long each idle baseline is held, 0 for none.  ``warm_max_s``: for how long at most,
+    over all loads of an engine start, a load is held before it is measured, until the boards' temperature
+    is steady.
     ``pue``: energy the building takes over energy the machine takes; None: the building is left out.
     """
 

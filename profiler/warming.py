@@ -9,20 +9,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
 
+from profiler.conditions import EDGE_S, STEADY_C
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.worker import LoadWorker
 from profiler.samples import Sample, complete_bytes, decode
 
 TEMPERATURE = "temperature_c"
-# Steady: over the last SPAN_S no board changed by STEADY_C.  Boards tell whole degrees, which flicker by one:
-# the mean of the last EDGE_S is set against that of the first.
-SPAN_S, EDGE_S, STEADY_C = 20.0, 5.0, 1.0
+# Steady: over the last SPAN_S no board changed by STEADY_C.
+SPAN_S = 20.0
 TAIL_BYTES = 1 << 18
 FIRST_READING_S = 2.0
 LOOK_EVERY_S = 0.05
@@ -42,27 +42,31 @@ class Warmth:
     temperature_c: float
     drift_c: float | None
 
+    @property
+    def is_steady(self) -> bool:
+        return self.drift_c is not None and self.drift_c < STEADY_C
+
     def __str__(self) -> str:
         reached = f"{self.took_s:.0f} s of load before measuring: {self.temperature_c:.0f} °C"
         if self.drift_c is None:
             return f"{reached}; too short to tell whether that is steady"
-        if self.drift_c < STEADY_C:
+        if self.is_steady:
             return f"{reached}, steady"
         return f"{reached}, not steady: a board changed by {self.drift_c:.1f} °C in the last {SPAN_S:.0f} s"
 
 
 class Thermometer:
-    """Follows the temperatures in a sample file that grows."""
+    """Follows the temperatures of ``gpus`` (UUIDs) in a sample file that grows."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, gpus: Container[str]) -> None:
+        self._path, self._gpus = path, gpus
         self._at = _line_near(path, TAIL_BYTES) if path.exists() else 0
         self._boards: dict[str, deque[tuple[float, float]]] = {}
 
     def read(self) -> bool:
         """Take in what was appended; whether any temperature has been seen so far."""
         for sample in self._appended():
-            if sample.name == TEMPERATURE:
+            if sample.name == TEMPERATURE and sample.source.removeprefix("gpu:") in self._gpus:
                 self._boards.setdefault(sample.source, deque()).append((sample.t_ns / 1e9, sample.value))
         return bool(self._boards)
 
@@ -117,16 +121,17 @@ def warm(
     job: LoadJob,
     worker: LoadWorker,
     samples: Path,
+    gpus: Container[str],
     max_s: float,
     say: Callable[[str], None],
     check: Callable[[], None],
 ) -> Warmth | None:
-    """Hold the load of ``job`` until the boards in ``samples`` are steady, ``max_s`` at most, and keep no
-    record of it.  None, at once, where ``max_s`` is 0 or no temperature is sampled.
+    """Hold the load of ``job`` until ``gpus`` are steady by ``samples``, ``max_s`` at most, and keep no
+    record of it.  None where ``max_s`` is 0 or, after FIRST_READING_S, no temperature of theirs was sampled.
 
     Raises what ``check`` and the load worker raise.
     """
-    thermometer = Thermometer(samples)
+    thermometer = Thermometer(samples, gpus)
     if not max_s or not _has_temperatures(thermometer):
         return None
     thermometer.forget()

@@ -47,6 +47,27 @@ def test_a_step_of_power_inside_a_tick_is_within_the_bound() -> None:
     assert found.interpolation_j * budget.Z95 == pytest.approx(12.25 + 0.2 * 600 * 0.05)
 
 
+@pytest.mark.parametrize(
+    ("renewed_s", "sampled_s", "unseen_s"),
+    [(None, 0.1, 0.1), (0.02, 0.1, 0.1), (0.02, 0.05, 0.05), (0.25, 0.1, 0.25), (None, 0.3, 0.3)],
+)
+def test_what_lies_between_two_readings_of_power_is_unseen(
+    renewed_s: float | None, sampled_s: float, unseen_s: float
+) -> None:
+    times = np.arange(100) * S
+    counter = counters.nvml(table(*ticks(times, 600.0 * np.arange(100))), "gpu:a")
+    at = np.arange(0, 100 * S, round(sampled_s * S))
+    window_ns = 5 * S + S // 2, 35 * S
+    curve, power = counters.curve(counter, *window_ns), Series(at, np.full(len(at), 600.0))
+    found = budget.of_window(counter, curve, power, window_ns, 1.0, renewed_s)
+    assert found.interpolation_j * budget.Z95 == pytest.approx(0.2 * 600 * unseen_s / 2)
+
+
+def test_of_devices_measured_together_only_the_bounds_add_up() -> None:
+    found = budget.together([budget.Budget(3.0, 1.0, 6.0, 5.0), budget.Budget(4.0, 2.0, 8.0, 12.0)])
+    assert found == pytest.approx(budget.Budget(5.0, 3.0, 10.0, 13.0))
+
+
 def test_resolution_is_that_of_the_counter() -> None:
     assert parts(60.0 * np.arange(400), (5.0, 35.0)).resolution_j == pytest.approx(1e-3 / np.sqrt(6))
 

@@ -34,6 +34,29 @@ def test_a_board_without_reasons_is_not_one_that_was_never_held_back() -> None:
         assert conditions.thermally_throttled_frac(samples, TIMES[10], TIMES[19]) is None
 
 
+def test_drift_is_that_of_the_board_that_changed_most() -> None:
+    times = [k * S // 2 for k in range(41)]
+    samples = table(
+        ("gpu:a", "temperature_c", times, [60 + k % 2 for k in range(41)]),
+        ("gpu:b", "temperature_c", times, [70 - k / 10 for k in range(41)]),
+        ("gpu:idle", "temperature_c", times, [90 + k for k in range(41)]),
+    )
+    assert conditions.drift_c(samples, 0, 20 * S, ("a", "b")) == pytest.approx(-3.0)
+    assert abs(conditions.drift_c(samples, 0, 20 * S, ("a",))) < conditions.STEADY_C
+    assert conditions.drift_c(samples, 0, 9 * S, ("b",)) is None
+    assert conditions.drift_c(samples, 0, 20 * S, ("none",)) is None
+
+
+def test_work_of_boards_and_engine_in_a_window() -> None:
+    samples = table(
+        ("gpu:a", "utilisation_gpu_pct", [S, 2 * S, 9 * S], [10, 20, 99]),
+        ("engine:m", "requests_running", [S, 2 * S, 9 * S], [0, 2, 9]),
+    )
+    assert conditions.busy_pct(samples, 0, 5 * S, ("a", "b")) == {"gpu:a": 15.0}
+    assert conditions.requests_running(samples, 0, 5 * S) == 2
+    assert conditions.requests_running(samples, 3 * S, 5 * S) is None
+
+
 @pytest.mark.parametrize(
     ("rows", "tenants", "shared"),
     [

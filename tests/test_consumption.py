@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from profiler import comparison, consumption, metrics, store
 from profiler.errors import InputError
-from profiler.schema import Baseline, EngineFacts, Estimate, Gpu, LoadPoint, ProbeStatus
+from profiler.schema import MADE_UP, Baseline, EngineFacts, Estimate, Gpu, LoadPoint, ProbeStatus
 from profiler.settings import Telemetry
+from profiler.site import Site
+from profiler.windows import WindowView
 from tests import make
 
 BOARD, OTHER = "GPU-1", "GPU-2"
@@ -150,6 +152,49 @@ def test_each_engine_start_has_its_own_idle_power(tmp_path):
     assert net.value == pytest.approx((200 + 0) / 2 / TOKENS_PER_S, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ([(45.0, "engine:m", "requests_running", 3)], "the engine had 3 requests running"),
+        (slow_rows("utilisation_gpu_pct", 30, 40, 50), "GPU-1 was 30 % busy"),
+    ],
+)
+def test_a_baseline_at_work_is_no_idle_one(tmp_path, more, why):
+    found = row(sealed(tmp_path, board_rows() + more, baselines=(BARE, LOADED)))
+    assert found["idle_kind"] == "bare"
+    assert f"idle, loaded: {why}" in found["notes"]
+    alone = row(sealed(tmp_path / "alone", board_rows() + more))
+    assert (alone["power_idle_w"], alone["idle_kind"], alone[consumption.NET]) == (None, None, None)
+    assert f"net J/token n/a: idle, loaded: {why}" in alone["notes"]
+    quiet = [(t, s, n, 0.0) for t, s, n, _ in more]
+    assert row(sealed(tmp_path / "quiet", board_rows() + quiet))["idle_kind"] == "loaded"
+
+
+def test_net_of_one_window_is_known_as_well_as_window_and_baseline(tmp_path):
+    run = sealed(tmp_path, board_rows())
+    (point,) = metrics.points(run)
+    net, site = point.estimates[consumption.NET], Site(run)
+    view = WindowView(run.manifest.windows[0], run.requests)
+    own_j, idle = site.reading(view).statistical_j, site.reading(LOADED)
+    half = (own_j**2 + (idle.statistical_j * 20 / 10) ** 2) ** 0.5 / (20 * TOKENS_PER_S)
+    assert (net.low, net.high) == pytest.approx((net.value - half, net.value + half), rel=1e-3)
+    assert 0 < half < 0.2
+    assert net.over == "window"
+
+
+def test_net_of_repeats_is_no_surer_than_the_baseline_they_share(tmp_path):
+    """Two windows alike to the last token, less one short baseline."""
+    short = msgspec.structs.replace(LOADED, end_ns=LOADED.start_ns + make.S)
+    held = [make.steady(n, 57.0 + 16 * n, requests=60) for n in range(2)]
+    run = sealed(tmp_path, board_rows(), held, baselines=(short,))
+    (point,) = metrics.points(run)
+    net = point.estimates[consumption.NET]
+    shared_j = Site(run).reading(short).statistical_j * 12 / (12 * TOKENS_PER_S)
+    assert net.over == "repeats"
+    assert net.value - net.low >= shared_j
+    assert net.high - net.value >= shared_j
+
+
 def test_idle_power_has_an_interval_over_engine_starts(tmp_path):
     second = msgspec.structs.replace(LOADED, engine_start=1, start_ns=25 * make.S, end_ns=35 * make.S)
     found = row(sealed(tmp_path, board_rows(), baselines=(LOADED, second)))
@@ -219,9 +264,12 @@ def test_other_tenants_are_flagged_and_never_the_best(tmp_path, more, words):
 
 
 def test_small_unexplained_memory_and_nobody_asked_is_not_shared(tmp_path):
+    """Little memory that nobody explains proves no sharing, and not that there is none either."""
     found = row(sealed(tmp_path, board_rows() + slow_rows("unexplained_bytes", 400 << 20)))
-    assert found["shared_gpu"] is False
+    assert found["shared_gpu"] is None
     assert row(sealed(tmp_path / "b", board_rows()))["shared_gpu"] is None
+    told = board_rows() + slow_rows("unexplained_bytes", 400 << 20) + slow_rows("foreign_processes", 0)
+    assert row(sealed(tmp_path / "c", told))["shared_gpu"] is False
 
 
 def test_a_mig_board_keeps_its_own_energy_and_gives_no_slice_any(tmp_path):
@@ -250,6 +298,31 @@ def test_an_engine_on_the_cpu_is_not_charged_for_idle_boards_but_its_host_is(tmp
     assert found["shared_gpu"] is None
 
 
+TWO_BOARDS = msgspec.structs.replace(
+    make.HOST, gpus=(make.GPU, msgspec.structs.replace(make.GPU, uuid=OTHER))
+)
+
+
+def test_the_host_is_all_boards_of_the_machine_and_nothing_else_is(tmp_path):
+    rows = [*board_rows(), *board_rows(OTHER, busy_w=70.0, idle_w=70.0), *rapl_rows()]
+    rows += slow_rows("memory_used_bytes", 5 << 30) + slow_rows("memory_used_bytes", 7 << 30, uuid=OTHER)
+    found = row(sealed(tmp_path, rows, host=TWO_BOARDS))
+    assert found["energy_host_j_per_output_token"] == pytest.approx((400 + 70) / 25, rel=1e-3)
+    assert found["energy_j_per_output_token"] == pytest.approx(BUSY_W / 25, rel=1e-3)
+    assert found["memory_peak_bytes"] == 5 << 30
+
+
+def test_a_board_that_was_not_read_leaves_no_host(tmp_path):
+    found = row(sealed(tmp_path, [*board_rows(), *rapl_rows()], host=TWO_BOARDS))
+    assert found["energy_j_per_output_token"] is not None
+    assert found["energy_host_j_per_output_token"] is None
+    assert "1 of 2 GPUs was not read" in found["notes"]
+    engine = EngineFacts(kind="transformers", version="1", device="cpu")
+    found = row(sealed(tmp_path / "cpu", rapl_rows(), host=TWO_BOARDS, engine=engine))
+    assert found["energy_host_j_per_output_token"] is None
+    assert "2 of 2 GPUs were not read" in found["notes"]
+
+
 def test_a_cpu_without_a_memory_counter_says_so(tmp_path):
     found = row(sealed(tmp_path, [*board_rows(), *rapl_rows({"rapl:package-0": PACKAGE_W})]))
     assert found["energy_host_j_per_output_token"] == pytest.approx(380 / 25, rel=1e-3)
@@ -268,6 +341,33 @@ def test_simulated_boards_are_named_as_such(tmp_path):
     made_up = Gpu(uuid=BOARD, name="H100 (simulated)", memory_bytes=None)
     host = msgspec.structs.replace(HOST, gpus=(made_up,))
     assert "made up" in row(sealed(tmp_path, board_rows(), host=host))["notes"]
+
+
+def test_a_made_up_powercap_tree_is_named_as_such(tmp_path):
+    probes = (ProbeStatus(probe="rapl", usable=True, detail=f"{MADE_UP}, under /tmp/x: package-0"),)
+    found = row(sealed(tmp_path, [*board_rows(), *rapl_rows()], probes=probes))
+    assert "host and facility J/token are made up" in found["notes"]
+    engine = EngineFacts(kind="transformers", version="1", device="cpu")
+    run = sealed(tmp_path / "cpu", rapl_rows(), probes=probes, engine=engine, host=make.HOST)
+    assert "power and energy are made up" in row(run)["notes"]
+
+
+def test_remarks_are_notes_and_no_trouble(tmp_path, monkeypatch):
+    run = sealed(tmp_path, board_rows())
+    read = consumption.energy.gpu_energy
+    said = lambda *given: msgspec.structs.replace(read(*given), remarks=("nothing bad",))  # noqa: E731
+    monkeypatch.setattr(consumption.energy, "gpu_energy", said)
+    found = row(run)
+    assert "nothing bad" in found["notes"]
+    assert found["energy_trouble"] is None
+
+
+@pytest.mark.parametrize(("to_c", "said"), [(61, False), (64, True)])
+def test_a_board_that_still_warms_up_is_noted(tmp_path, to_c, said):
+    """Whole degrees: one of flicker in half of the readings is steady, four of rise are not."""
+    rise = [(60 + k / 2, f"gpu:{BOARD}", "temperature_c", 60 + k * (to_c - 60) // 40) for k in range(41)]
+    notes = row(sealed(tmp_path, board_rows() + rise))["notes"]
+    assert ("a board was not steadily warm: +3" in notes) is said
 
 
 def test_state_of_the_boards(tmp_path):

@@ -92,6 +92,16 @@ def test_a_sheet(tmp_path):
         cost.parse_price("nowhere.toml", None)
 
 
+def test_a_simulated_board_has_no_price_but_a_number(tmp_path):
+    sheet = tmp_path / "prices.toml"
+    sheet.write_text('[[price]]\ngpu="H100"\nusd_per_hour=2.5\ndate="2026-11-01"\nsource="x"\n')
+    board = "NVIDIA H100 80GB HBM3 (simulated)"
+    with pytest.raises(InputError, match=r"prices\.toml: .*\(simulated\) is no real board"):
+        cost.parse_price(str(sheet), board)
+    assert cost.parse_price("2.5", board).usd_per_hour == 2.5
+    assert cost.parse_price(str(sheet), board.removesuffix(" (simulated)")).usd_per_hour == 2.5
+
+
 def test_a_sheet_names_gpus_by_whole_words_or_by_the_catalog(tmp_path):
     sheet = tmp_path / "prices.toml"
     offers = {"L4": 0.7, "A10": 0.5, "H100 SXM5 80GB": 2.0, "machine": 0.1}

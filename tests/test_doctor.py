@@ -109,10 +109,19 @@ def boundaries(readings):
     return [line.split(maxsplit=2) for line in energy_lines(readings)[-3:]]
 
 
+def test_counters_of_a_made_tree_are_marked_where_the_host_is_promised():
+    trial = ProbeStatus(probe="rapl", usable=True, detail="made up, under x: package-0, package-0/dram")
+    *_, host, _ = energy_lines({**PACKAGE, **DRAM}, trial)
+    assert "package-0 + package-0/dram (made up)" in host
+    *_, host, _ = energy_lines({**PACKAGE, **DRAM}, msgspec.structs.replace(trial, detail="package-0"))
+    assert "made up" not in host
+
+
 def test_a_board_says_what_it_offers():
     line = energy_lines({"gpu:GPU-1": BOARD | {"power_limit_w": 700.0}})[1]
     assert line.strip() == (
-        "H100 GPU-1: energy counter every 100 ms, power (it stood still), limit 700 W, nobody else on it"
+        "H100 GPU-1: energy counter every 100 ms, "
+        "power (how often shows only under a changing load), limit 700 W, nobody else on it"
     )
 
 

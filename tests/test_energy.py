@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler import energy
+from profiler import budget, energy
 from profiler.schema import Gpu
 from tests.rows import RANGE_UJ, S, gpu, once, rapl, table, ticks
 
@@ -61,14 +61,18 @@ def test_one_board_that_disagrees_is_not_hidden_by_seven_that_do_not() -> None:
     assert energy.joules_per_token(reading, 6000) == (None, reading.invalid)
 
 
-def test_a_scatter_of_power_that_explains_the_disagreement_is_not_warned_of() -> None:
+def test_a_scatter_of_power_that_explains_the_disagreement_is_remarked_upon() -> None:
     *counter, (source, name, times, _) = gpu(400)
     wild = np.random.default_rng(5).uniform(100, 700, len(times))
     wild *= 400 * 1.03 / wild[50:151].mean()
-    reading = energy.gpu_energy(table(*counter, (source, name, times, wild)), 5 * S, 15 * S)
+    power = source, name, times, wild
+    reading = energy.gpu_energy(table(*counter, power, *once(power_period_s=0.1)), 5 * S, 15 * S)
     assert reading.disagreement_frac is not None
     assert 0.02 < reading.disagreement_frac < 0.05
     assert (reading.warnings, reading.invalid) == ((), None)
+    (remark,) = reading.remarks
+    assert remark.startswith("gpu:a: the energy counter says 4,000.0 J and the power samples 4,1")
+    assert "% apart), within what the sensor scatters (3 sigma: " in remark
 
 
 def test_a_counter_that_cannot_be_checked_is_said_to_be_unchecked() -> None:
@@ -133,7 +137,7 @@ def test_without_a_counter_the_integral_is_still_told() -> None:
 # ------------------------------------------------------------------------------------- how far it may be off
 
 
-def test_statistical_parts_of_boards_add_in_quadrature_and_systematic_ones_linearly() -> None:
+def test_bounds_and_systematic_parts_of_boards_add_linearly_and_the_rest_in_quadrature() -> None:
     each = [
         ticks(np.arange(400) * S // 10, np.arange(400) * w / 10, 0.02, u) for w, u in ((300, "a"), (400, "b"))
     ]
@@ -145,7 +149,40 @@ def test_statistical_parts_of_boards_add_in_quadrature_and_systematic_ones_linea
     both = energy.gpu_energy(table(*each[0], *each[1]), 5 * S, 35 * S, boards=boards)
     assert [reading.systematic_frac for reading in alone] == [0.08, 0.05]
     assert both.systematic_frac == pytest.approx((0.08 * 300 + 0.05 * 400) / 700)
-    assert both.statistical_j == pytest.approx(np.hypot(*(reading.statistical_j for reading in alone)))
+    first, second = (budget for reading in alone for budget in reading.budgets.values())
+    assert both.statistical_j == pytest.approx(
+        budget.Z95
+        * np.hypot(
+            first.interpolation_j + second.interpolation_j,
+            np.hypot(
+                np.hypot(first.timing_j, second.timing_j),
+                np.hypot(first.resolution_j, second.resolution_j),
+            ),
+        )
+    )
+    assert first.interpolation_j > 0 < first.timing_j
+
+
+def test_what_eight_boards_see_of_the_edges_of_one_load_does_not_average_out() -> None:
+    """The load begins and ends amid a tick of every board: all that is interpolated there is off one way."""
+    times = np.arange(400) * S // 10
+    joules = np.cumsum(np.interp(np.arange(400), [49, 50, 51, 349, 350, 351], [11, 35.5, 60, 60, 35.5, 11]))
+    boards = [[*ticks(times, joules, uuid=uuid), *once(uuid, architecture=8)] for uuid in "abcdefgh"]
+    window = round(4.95 * S), round(34.95 * S)
+    one = energy.gpu_energy(table(*boards[0]), *window)
+    eight = energy.gpu_energy(table(*(row for board in boards for row in board)), *window)
+    assert eight.statistical_j / eight.energy_j == pytest.approx(one.statistical_j / one.energy_j, rel=0.01)
+
+
+def test_how_often_power_is_renewed_counts_and_is_said_where_it_was_not_seen() -> None:
+    def reading(**seen: float) -> energy.EnergyReading:
+        return energy.gpu_energy(table(*gpu(400, period_s=0.5), *once(**seen)), round(5.25 * S), 35 * S)
+
+    said = "gpu:a: how often its power reading is renewed was not seen; it is taken to be every 100 ms"
+    assert (reading().remarks, reading().warnings) == ((said,), ())
+    # The samples are 500 ms apart: that, or more, goes unseen.
+    assert reading(power_period_s=0.02).remarks == ()
+    assert reading(power_period_s=0.02).statistical_j == reading().statistical_j
 
 
 def test_old_files_assume_a_period_and_say_so() -> None:
@@ -224,7 +261,8 @@ def test_the_host_is_boards_and_cpu_or_nothing() -> None:
     ]
     assert (host.boundary, host.energy_j) == ("host", pytest.approx(490 * 30))
     assert host.power_w == pytest.approx(490)
-    assert host.statistical_j == pytest.approx(np.hypot(*(part.statistical_j for part in parts)))
+    assert host.budgets == parts[0].budgets | parts[1].budgets
+    assert host.statistical_j == budget.Z95 * budget.together(host.budgets.values()).sigma_j
     assert set(host.devices) == {"gpu:a", "rapl:package-0"}
 
     without = energy.host_energy(table(*gpu(400)), 5 * S, 35 * S)

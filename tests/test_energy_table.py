@@ -73,14 +73,6 @@ def test_refused_energy_is_not_a_number(tmp_path):
 def test_nothing_is_printed_where_nothing_was_read(tmp_path):
     found = comparison.rows([sealed(tmp_path, [])])
     assert energy.measured(found) == []
-    assert energy.markdown(found) == ""
-
-
-def test_markdown_has_the_table_and_its_notes(rows):
-    shown = energy.markdown(rows)
-    assert "| idle W |" in shown
-    assert "100 (loaded)" in shown
-    assert "* energy of the boards" in shown
 
 
 def test_of_the_cpu_it_says_so(tmp_path):

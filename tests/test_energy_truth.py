@@ -11,7 +11,11 @@ from benchmarks.energy.known_truth import Case
 CASES = [case for case in known_truth.CASES if case.window_s < 60]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(str(case).split()))
+def named(case: Case) -> str:
+    return " ".join([*str(case).split(), *([f"{case.boards} boards"] if case.boards > 1 else [])])
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
 def test_the_truth_is_inside_the_interval(case: Case) -> None:
     done = known_truth.runs(case, 40)
     errors = [run.error_frac for run in done]
@@ -25,6 +29,15 @@ def test_the_truth_is_inside_the_interval(case: Case) -> None:
         assert known_truth.coverage(done, last) < 0.7
         assert known_truth.coverage(done, second) < 0.1
         assert np.mean(np.abs(errors)) < 0.7 * np.mean(np.abs(last))
+
+
+@pytest.mark.parametrize("case", known_truth.SEVERAL, ids=named)
+def test_the_truth_is_inside_the_interval_of_boards_that_draw_one_load(case: Case) -> None:
+    done = known_truth.runs(case, 20)
+    assert known_truth.coverage(done, [run.error_frac for run in done]) >= 0.95
+    assert np.mean([run.half_width_frac for run in done]) < (
+        0.02 if case.sensor_fed else 0.5 * case.period_s / case.window_s
+    )
 
 
 def test_a_load_in_step_with_a_sensor_that_is_mostly_off_is_beyond_it() -> None:

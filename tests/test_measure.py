@@ -8,7 +8,8 @@ import pytest
 from profiler import measure, metrics, prepare, records, store
 from profiler.errors import EngineError, LoadError
 from profiler.loadgen.worker import LoadWorker
-from profiler.measure import Subject, describe, schedule, without_secrets
+from profiler.measure import Subject, describe, schedule
+from profiler.prepare import without_secrets
 from profiler.progress import Quiet
 from profiler.schema import Calibration, ClientAudit, LoadPoint
 from profiler.settings import EngineSettings
@@ -92,6 +93,15 @@ def test_a_search_sees_the_windows_on_disk_each_read_once(subject, monkeypatch):
     assert subject.held(RATE) == 2
     monkeypatch.setattr(store.RunResult, "requests", property(lambda _: pytest.fail("read again")))
     assert subject.probes() == first
+
+
+def test_all_boards_of_the_machine_are_read_unless_the_engine_is_on_another(subject):
+    two = msgspec.structs.replace(make.HOST, gpus=(make.GPU, msgspec.structs.replace(make.GPU, uuid="GPU-2")))
+    subject.plan = msgspec.structs.replace(subject.plan, host=two)
+    assert subject._boards_read(("GPU-2",)) == ("GPU-2", "GPU-1")
+    for url, read in (("http://127.0.0.1:1/v1", ("GPU-1", "GPU-2")), ("http://192.0.2.1/v1", ())):
+        subject.settings = EngineSettings(kind="endpoint", args={"url": url})
+        assert subject._boards_read(()) == read
 
 
 def test_what_a_search_asks_next_is_held_next(subject):

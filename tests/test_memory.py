@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler import arch, catalog, memory, store
+from profiler import arch, catalog, comparison, memory, store
 from profiler.errors import InputError
 from profiler.memory import MemoryAccount
 from profiler.report import memory as report
@@ -454,6 +454,39 @@ def test_the_table_indents_parts_and_shows_what_is_not_known(tmp_path):
     assert "room for 131,072 tokens, 98,304 bytes each" in said
     assert "KV cache in use 3.00 GiB on average, 3.00 at most" in said
     assert "computed for uniform routing" in said
+
+
+def test_memory_of_boards_that_are_not_there_is_marked(tmp_path):
+    card = Gpu(uuid="GPU-1", name="H100 (simulated)", memory_bytes=80 * GIB)
+    host = msgspec.structs.replace(make.HOST, gpus=(card,))
+    run = run_of(tmp_path / "trial", COUNTED, sampled("gpu:GPU-1", BOARD), host=host)
+    note = "H100 (simulated): no such board is here, its memory is made up"
+    assert note in report.lines(memory.account(run))
+    assert note in msgspec.json.decode(report.as_json([run]))[0]["notes"]
+    real = run_of(tmp_path / "real", COUNTED, sampled("gpu:GPU-1", BOARD))
+    assert not any("made up" in line for line in report.lines(memory.account(real)))
+
+
+def test_a_part_that_is_not_known_is_not_taken_for_nothing(tmp_path):
+    held = msgspec.structs.replace(COUNTED, routed_expert_bytes=None)
+    found = memory.account(run_of(tmp_path, held, sampled("gpu:GPU-1", BOARD)))
+    experts = next(row for row in found.rows if row.name == "routed experts")
+    assert (experts.known, experts.bytes is None or experts.bytes > 0) == ("computed", True)
+
+
+def test_the_peak_is_without_what_others_hold(tmp_path):
+    """They come and go: the peak is of the engine, not of the moment when most was in use."""
+    crowded = BOARD | {"memory_used_bytes": 78 * GIB}
+    samples = [
+        *sampled("gpu:GPU-1", {"memory_used_bytes": 74 * GIB}, 15),
+        *sampled("gpu:GPU-1", {"foreign_bytes": 0}, 15.01),
+        *sampled("gpu:GPU-1", {"foreign_bytes": 5 * GIB}, 19.99),
+        *sampled("gpu:GPU-1", crowded, 20),
+    ]
+    (row,) = comparison.rows([run_of(tmp_path / "a", COUNTED, samples)])
+    assert row["memory_peak_bytes"] == 74 * GIB
+    (row,) = comparison.rows([run_of(tmp_path / "b", COUNTED, sampled("gpu:GPU-1", crowded))])
+    assert row["memory_peak_bytes"] == 78 * GIB
 
 
 def test_json_holds_every_account(tmp_path):

@@ -23,12 +23,13 @@ RANKS = [
     {"slo", "counters", "conditions", "board_memory"},
     {"scenario_checks", "budget"},
     {"arch", "scenario", "store", "energy", "trust", "weight_sizes", "nvml"},
-    {"models", "fit", "consumption", "host"},
+    {"models", "fit", "site", "host"},
+    {"consumption"},
     {"metrics", "levels"},
     {"loadgen", "engines", "telemetry", "cost", "search", "memory"},
     {"calibrate", "baselines", "warming"},
     {"prepare", "comparison", "doctor"},
-    {"split"},
+    {"split", "manifest"},
     {"measure", "report"},
     {"progress"},
     {"api"},
@@ -47,10 +48,10 @@ MEASURE = {
     "doctor",
     "workload",
 }
-MEASURE |= {"nvml", "baselines", "warming"}
+MEASURE |= {"nvml", "baselines", "warming", "manifest"}
 READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
 READ |= {"split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
-READ |= {"counters", "budget", "conditions", "consumption"}
+READ |= {"counters", "budget", "conditions", "site", "consumption"}
 HEAVY = {
     "torch",
     "transformers",
@@ -190,7 +191,7 @@ def test_heavy_packages_are_imported_inside_functions(path):
 
 def test_one_monotonic_clock():
     """The calendar clock is read where a run gets its place in time, and nowhere else."""
-    allowed = {"measure.py", "prepare.py"}
+    allowed = {"manifest.py", "prepare.py"}
     for path in MODULES:
         text = path.read_text()
         if path.name not in allowed:

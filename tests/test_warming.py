@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from profiler import warming
+from profiler import prepare, warming
+from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError
 from profiler.loadgen.job import LoadJob, Progress
+from profiler.measure import Slot, Subject
 from profiler.samples import Sample, encode
-from profiler.schema import Endpoint, LoadPoint
+from profiler.schema import Endpoint, EngineFacts, LoadPoint, ProbeStatus
 from profiler.settings import Measure, Timeouts, Workload
 from profiler.warming import SPAN_S, STEADY_C, Thermometer, Warmth, warm
 
 S = 10**9
+GPUS = ("GPU-0", "GPU-1", "GPU-2", "GPU-hot")
 JOB = LoadJob(
     endpoint=Endpoint(base_url="http://127.0.0.1:1/v1", model="m"),
     workload=Workload(input_tokens=8, output_tokens=8),
@@ -66,7 +70,7 @@ def heated(tmp_path, values, rounds=1, max_s=60.0, **changes):
     path.write_bytes(encode(temperatures(990, [40])))
     heater = Heater(path, values, rounds)
     said: list[str] = []
-    found = warm(JOB, heater, path, max_s, said.append, changes.get("check", lambda: None))
+    found = warm(JOB, heater, path, GPUS, max_s, said.append, changes.get("check", lambda: None))
     return found, heater, said
 
 
@@ -90,7 +94,7 @@ def test_the_calm_before_the_load_is_not_taken_for_steady(tmp_path):
     path = tmp_path / "samples"
     path.write_bytes(encode(temperatures(960, [40] * 79)))
     heater = Heater(path, [40.0] * 200)
-    warm(JOB, heater, path, 60.0, print, lambda: None)
+    warm(JOB, heater, path, GPUS, 60.0, print, lambda: None)
     assert len(heater.values) <= 200 - 2 * (SPAN_S - 1)
 
 
@@ -127,9 +131,9 @@ def test_no_temperature_or_no_time_holds_nothing(tmp_path, max_s, monkeypatch):
     if not max_s:
         path.write_bytes(encode(temperatures(0, [40])))
     heater = Heater(path, [50.0])
-    assert warm(JOB, heater, path, max_s, print, lambda: None) is None
+    assert warm(JOB, heater, path, GPUS, max_s, print, lambda: None) is None
     assert not heater.jobs
-    assert warm(JOB, heater, tmp_path / "none", max_s, print, lambda: None) is None
+    assert warm(JOB, heater, tmp_path / "none", GPUS, max_s, print, lambda: None) is None
 
 
 def test_an_engine_that_dies_ends_it(tmp_path):
@@ -144,7 +148,7 @@ def test_a_line_that_is_not_whole_is_read_when_it_is(tmp_path):
     path = tmp_path / "samples"
     whole = encode(temperatures(0, [40, 41]))
     path.write_bytes(whole[:-3])
-    thermometer = Thermometer(path)
+    thermometer = Thermometer(path, GPUS)
     assert thermometer.read()
     assert thermometer.hottest_c == 40
     path.write_bytes(whole)
@@ -156,7 +160,7 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(warming, "TAIL_BYTES", 100)
     path = tmp_path / "samples"
     path.write_bytes(encode(temperatures(0, range(1000))))
-    thermometer = Thermometer(path)
+    thermometer = Thermometer(path, GPUS)
     thermometer.read()
     (readings,) = thermometer._boards.values()
     assert len(readings) < 5
@@ -169,7 +173,7 @@ def test_drift_is_that_of_the_worst_board(tmp_path_factory, values, boards):
     lines = [each for n in range(boards) for each in temperatures(0, values, board=f"GPU-{n}")]
     lines += temperatures(0, [v + 30 * (n == len(values) - 1) for n, v in enumerate(values)], "GPU-hot")
     path.write_bytes(encode(lines))
-    thermometer = Thermometer(path)
+    thermometer = Thermometer(path, GPUS)
     thermometer.read()
     tail = values[-41:]
     hot = [*tail[:-1], tail[-1] + 30]
@@ -177,5 +181,76 @@ def test_drift_is_that_of_the_worst_board(tmp_path_factory, values, boards):
     assert thermometer.drift_c() == pytest.approx(expected)
 
 
+def test_boards_that_are_not_the_engines_do_not_count(tmp_path):
+    path = tmp_path / "samples"
+    path.write_bytes(encode(temperatures(0, [50] * 41) + temperatures(0, range(41), "GPU-others")))
+    thermometer = Thermometer(path, GPUS)
+    assert thermometer.read()
+    assert (thermometer.hottest_c, thermometer.drift_c()) == (50, 0)
+    assert not Thermometer(path, ("GPU-5",)).read()
+
+
 def test_too_short_to_tell():
     assert "too short" in str(Warmth(5.0, 50.0, None))
+
+
+# ------------------------------------------------------------------------------------- within a run
+
+LOADS = [LoadPoint(mode="closed", concurrency=count) for count in (1, 8, 8, 16, 1)]
+
+
+@pytest.fixture
+def subject(tmp_path):
+    """A model whose engine is up on one board of two that are read."""
+    asked = prepare.Request(
+        models=("sim",),
+        scenario="smoke",
+        engine="simulated",
+        out=tmp_path,
+        overrides=("telemetry.warm_max_s=50",),
+    )
+    found = Subject(prepare.prepare(asked), 0)
+    facts = EngineFacts(kind="vllm", version="1", device="cuda", gpus=("GPU-1",))
+    endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", model="m")
+    found._engine = RunningEngine(endpoint=endpoint, facts=facts)
+    found._warming_left_s = 50.0
+    found.writer.update(probes=(ProbeStatus(probe="nvml", usable=True, detail="2 GPUs"),))
+    yield found
+    found.writer.close()
+
+
+def warmed(subject, monkeypatch, reached):
+    """(concurrency, boards, time left) of each warming that the windows of LOADS were preceded by."""
+    calls = []
+
+    def warm(job, worker, samples, gpus, max_s, say, check):
+        calls.append((job.point.concurrency, gpus, max_s))
+        return reached(max_s)
+
+    monkeypatch.setattr(warming, "warm", warm)
+    for point in LOADS:
+        subject.warm_up(Slot(0, 0, point), None, print)
+    return calls
+
+
+def test_every_new_load_is_warmed_within_the_time_of_one_engine_start(subject, monkeypatch):
+    calls = warmed(
+        subject, monkeypatch, lambda max_s: Warmth(min(20.0, max_s), 60.0, 0.5 if max_s > 20 else 3.0)
+    )
+    assert calls == [(1, ("GPU-1",), 50.0), (8, ("GPU-1",), 30.0), (16, ("GPU-1",), 10.0)]
+    first, short = subject.writer.manifest.engine.notes
+    assert first == "engine start 1: 20 s of load before measuring: 60 °C, steady"
+    assert "10 s of load" in short
+    assert "not steady" in short
+
+
+def test_an_engine_without_boards_waits_for_none(subject, monkeypatch):
+    subject._engine = structs.replace(
+        subject._engine, facts=EngineFacts(kind="transformers", version="1", device="cpu")
+    )
+    assert warmed(subject, monkeypatch, lambda _: None) == [], "idle boards are none of its own"
+
+
+def test_without_temperatures_it_is_tried_once(subject, monkeypatch):
+    assert len(warmed(subject, monkeypatch, lambda _: None)) == 1
+    assert subject.writer.manifest.engine.notes == ()

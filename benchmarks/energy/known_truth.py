@@ -2,12 +2,13 @@
 
     python -m benchmarks.energy.known_truth [--runs 200]
 
-A window of 10, 30 or 60 s lies *inside* a load, as every window of a run does, or is the *whole* load from
-its first moment to its last with idle around it.  The load is a square wave or a sine of 1 to 30 Hz and ±5 to
-±40 % around 600 W, begun anywhere.  Counters update every 20, 100 or 500 ms and are polled as the sampler
-does, late polls and missed ones included.  An *exact* counter shows the true energy of its last update;
-*25/100* adds up a sensor that is on for 25 of every 100 ms.  *RAPL* is a CPU's counter, up to date within a
-millisecond and read every second.
+A window of 10, 30 or 60 s lies *inside* a load, as the window of steady serving does, or is the *whole* load
+from its first moment to its last with idle around it, as a batch's is.  The load is a square wave or a sine
+of 1 to 30 Hz and ±5 to ±40 % around 600 W, begun anywhere.  Counters update every 20, 100 or 500 ms and are
+polled as the sampler does, late polls and missed ones included.  An *exact* counter shows the true energy of
+its last update; *25/100* adds up a sensor that is on for 25 of every 100 ms.  *RAPL* is a CPU's counter, up
+to date within a millisecond and read five times a second.  Where there are several boards they draw one load,
+each has a counter and a sensor renewed at moments of their own, and all are polled together.
 
 Beside ours, two methods without ticks, for the same runs: the counter as last read before each edge, polled
 every 100 ms, and the mean of a power reading that is itself a 1 s average.  They print no interval, so they
@@ -20,6 +21,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,6 @@ MARGIN_S = 8.0
 POWER_PERIOD_S = 0.1
 RAPL_PERIOD_S, RAPL_RANGE_UJ = 0.2, 65_712_999_613.0
 ADA, HOPPER = 8, 9
-SOURCE = "gpu:GPU-0"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Case:
     sensor_fed: bool = False
     whole: bool = False
     hz: tuple[float, float] = (1.0, 30.0)
+    boards: int = 1
 
     @property
     def sensor_window_s(self) -> float:
@@ -65,6 +67,12 @@ CASES = [
     for period_s, sensor_fed in ((0.02, False), (0.1, False), (0.5, False), (0.1, True))
     for whole in (False, True)
     for window_s in (10.0, 30.0, 60.0)
+]
+SEVERAL = [
+    Case(10.0, period_s, sensor_fed, whole, boards=boards)
+    for boards in (4, 8)
+    for period_s, sensor_fed in ((0.1, False), (0.5, False), (0.1, True))
+    for whole in (False, True)
 ]
 # Loads that keep step with power samples taken every 100 ms: nothing that is sampled shows that they vary.
 IN_STEP = [
@@ -136,25 +144,33 @@ class Board:
         return np.cumsum(self._mean_w(self.ticks_s, self._case.sensor_window_s)) * self._case.period_s
 
 
-def samples(case: Case, board: Board, end_s: float, rng: np.random.Generator) -> pa.Table:
+def samples(case: Case, boards: list[Board], end_s: float, rng: np.random.Generator) -> pa.Table:
     """What the sampler writes: ticks with their spans, heartbeats, power, the architecture."""
     # No whole part of the counter's period either, so that polls and ticks do not keep step.
     at = polls(min(0.02, max(0.005, case.period_s / 5)) * float(rng.uniform(0.97, 1.03)), end_s, rng)
+    power_at = polls(POWER_PERIOD_S, end_s, rng)
+    return pa.concat_tables(
+        [_of_board(case, board, f"gpu:GPU-{number}", at, power_at) for number, board in enumerate(boards)]
+    )
+
+
+def _of_board(case: Case, board: Board, source: str, at: Floats, power_at: Floats) -> pa.Table:
     shown = board.read_mj(at)
     ticked = np.flatnonzero(np.diff(shown) > 0) + 1
     beats = np.flatnonzero(np.diff(np.floor(at)) > 0)
     beats = beats[~np.isin(beats, ticked)]
-    power_at = polls(POWER_PERIOD_S, end_s, rng)
     return rows(
+        source,
         ("energy_mj", at[ticked], shown[ticked]),
         ("energy_mj", at[beats], shown[beats]),
         ("energy_seen_within_s", at[ticked], at[ticked] - at[ticked - 1]),
         ("power_w", power_at, board.power_w(power_at, case.sensor_window_s)),
         ("architecture", np.zeros(1), np.array([HOPPER if case.sensor_fed else ADA])),
+        ("power_period_s", np.zeros(1), np.array([POWER_PERIOD_S])),
     )
 
 
-def rows(*columns: tuple[str, Floats, Floats], source: str = SOURCE) -> pa.Table:
+def rows(source: str, *columns: tuple[str, Floats, Floats]) -> pa.Table:
     """The table of ``profiler.samples.read_samples`` from (name, times in s, values) of one source."""
     names = np.concatenate([np.full(len(at), name, dtype=object) for name, at, _ in columns])
     return pa.table(
@@ -171,17 +187,18 @@ def one(case: Case, rng: np.random.Generator) -> Run:
     """Measure one window, in no time."""
     curve, t0_s, t1_s = scene(case, rng)
     end_s = t1_s + MARGIN_S
-    board = Board(case, curve, end_s, rng)
-    truth_j = curve.energy_j(t1_s) - curve.energy_j(t0_s)
+    boards = [Board(case, curve, end_s, rng) for _ in range(case.boards)]
+    truth_j = case.boards * (curve.energy_j(t1_s) - curve.energy_j(t0_s))
     window_ns = round(t0_s * 1e9), round(t1_s * 1e9)
-    reading = energy.gpu_energy(samples(case, board, end_s, rng), *window_ns)
+    reading = energy.gpu_energy(samples(case, boards, end_s, rng), *window_ns)
     if reading.energy_j is None or reading.statistical_j is None:
         raise RuntimeError(f"{case}: {reading.reason}")
 
     slow = polls(POWER_PERIOD_S, end_s, rng)
-    last_read = np.diff(board.read_mj(slow[np.searchsorted(slow, [t0_s, t1_s]) - 1]))[0] / 1e3
+    edges_s = slow[np.searchsorted(slow, [t0_s, t1_s]) - 1]
+    last_read = sum(float(np.diff(board.read_mj(edges_s))[0]) for board in boards) / 1e3
     within = slow[(slow >= t0_s) & (slow <= t1_s)]
-    second_j = float(board.power_w(within, 1.0).mean()) * (t1_s - t0_s)
+    second_j = sum(float(board.power_w(within, 1.0).mean()) for board in boards) * (t1_s - t0_s)
     return Run(
         error_frac=reading.energy_j / truth_j - 1,
         half_width_frac=reading.statistical_j / reading.energy_j,
@@ -197,9 +214,9 @@ def one_rapl(window_s: float, whole: bool, rng: np.random.Generator) -> tuple[fl
     at = polls(RAPL_PERIOD_S, t1_s + MARGIN_S, rng)
     joules = np.vectorize(curve.energy_j)(np.floor(at * 1e3) / 1e3)
     counted = rows(
+        "rapl:package-0",
         ("energy_uj", at, np.floor(joules * 2**14) / 2**14 * 1e6 % RAPL_RANGE_UJ),
         ("max_energy_range_uj", at, np.full(len(at), RAPL_RANGE_UJ)),
-        source="rapl:package-0",
     )
     reading = energy.cpu_energy(counted, round(t0_s * 1e9), round(t1_s * 1e9))
     if reading.energy_j is None or reading.statistical_j is None:
@@ -267,6 +284,10 @@ def lines(count: int) -> Iterator[str]:
     for whole in (False, True):
         for window_s in (10.0, 30.0, 60.0):
             yield line_rapl(window_s, whole, count)
+    for boards, cases in groupby(SEVERAL, key=lambda case: case.boards):
+        yield f"{boards} boards, one load"
+        for case in cases:
+            yield line(case, runs(case, count))
     yield "in step with the power samples (10 Hz exactly)"
     for case in IN_STEP:
         yield line(case, runs(case, count))

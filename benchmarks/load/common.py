@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,14 @@ def errors(ttft_s: Sequence[float], gaps_s: Sequence[float], truth: Truth) -> di
 
 
 class PeakMemory:
-    """The most memory (PSS, bytes) a process and its descendants had at once, seen ten times a second.
+    """Memory (PSS) of a process and its descendants, looked at ten times a second; ``bytes`` is the most they
+    had at once, ``seen`` all that was seen: (``perf_counter_ns``, bytes).
 
     ``with PeakMemory(pid) as peak: …; peak.bytes``
     """
 
     def __init__(self, pid: int) -> None:
-        self.bytes = 0
+        self.seen: list[tuple[int, int]] = []
         self._root = psutil.Process(pid)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
@@ -86,11 +88,16 @@ class PeakMemory:
         self._over.set()
         self._thread.join()
 
+    @property
+    def bytes(self) -> int:
+        return max((held for _, held in self.seen), default=0)
+
     def _look(self) -> None:
         while not self._over.wait(MEMORY_EVERY_S):
             with contextlib.suppress(psutil.Error):
                 tree = [self._root, *self._root.children(recursive=True)]
-                self.bytes = max(self.bytes, sum(each.memory_full_info().pss for each in tree))
+                held = sum(each.memory_full_info().pss for each in tree)
+                self.seen.append((time.perf_counter_ns(), held))
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> str:

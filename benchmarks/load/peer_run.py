@@ -48,7 +48,7 @@ def run(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        peak_bytes, code = _wait(process, patience_s, weigh)
+        memory, code = _wait(process, patience_s, weigh)
         ended_ns, cpu_s = time.perf_counter_ns(), _children_cpu_s() - before
         reported = tool.read(folder)
         tail = (folder / "log").read_text(errors="replace")[-TAIL_CHARS:]
@@ -58,7 +58,7 @@ def run(
         "wall_s": (ended_ns - spawned_ns) / 1e9,
         "spawned_ns": spawned_ns,
         "cpu_s": cpu_s if pinned else None,
-        "peak_memory_bytes": peak_bytes,
+        "memory": memory,
         "said": tail if reported == Reported() or code != 0 else "",
     }
 
@@ -78,9 +78,12 @@ def against_truth(found: dict[str, Any], truth: Truth, case: Case) -> dict[str, 
             known = said_s is not None and len(true_s)
             compared[f"{name}_{what}_error_frac"] = float(said_s / of(true_s) - 1) if known else None
             compared[f"{name}_{what}_error_s"] = float(said_s - of(true_s)) if known else None
+    compared["peak_memory_bytes"] = max((held for _, held in found["memory"]), default=None)
     load_ns = truth.arrived_ns[truth.arrived_ns >= (found["opened_ns"] or 0)]
     if len(load_ns):
         compared["start_s"] = (int(load_ns[0]) - found["spawned_ns"]) / 1e9
+        inside = [held for t, held in found["memory"] if load_ns[0] <= t <= truth.emitted_ns.max()]
+        compared["load_memory_bytes"] = max(inside, default=None)
     return compared | _rates(found, truth, whole, case)
 
 
@@ -147,8 +150,10 @@ def simulated(settings: dict[str, Any]) -> Iterator[int]:
             server.terminate()
 
 
-def _wait(process: subprocess.Popen[bytes], patience_s: float, weigh: bool) -> tuple[int | None, int | None]:
-    """Peak memory (bytes) where asked for, and the exit code, None when killed."""
+def _wait(
+    process: subprocess.Popen[bytes], patience_s: float, weigh: bool
+) -> tuple[list[tuple[int, int]], int | None]:
+    """What was seen of its memory where that was asked for, and the exit code, None when killed."""
     tree: list[psutil.Process] = []
     try:
         with PeakMemory(process.pid) if weigh else contextlib.nullcontext() as peak:
@@ -164,7 +169,7 @@ def _wait(process: subprocess.Popen[bytes], patience_s: float, weigh: bool) -> t
             with contextlib.suppress(psutil.Error):
                 each.kill()
         process.wait()
-    return (peak.bytes if peak else None), code
+    return (peak.seen if peak else []), code
 
 
 def _children_cpu_s() -> float:

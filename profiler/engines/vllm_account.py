@@ -16,6 +16,7 @@ from profiler.schema import Memory, Model, ModelFacts
 
 GIB = 1 << 30
 PARTS = ("dense_bytes", "routed_expert_bytes", "shared_expert_bytes", "embedding_bytes")
+BESIDE = ("kv_resident_bytes", "torch_reserved_bytes", "runtime_bytes")
 
 # Wordings of 0.6.6 … 0.33; each is printed by every worker or, by later versions, by one for all.  "GB" of
 # the older ones is 2^30 bytes too.  A figure below 0 (memory came back meanwhile) says nothing.
@@ -85,7 +86,8 @@ def memory_account(
 def counted(memory: Memory, workers: Iterable[Mapping[str, Any]], ranks: int) -> Memory:
     """``memory`` with what the workers themselves count (``vllm_inside``) in the place of what the log says.
 
-    Of several data-parallel groups one answers for all: they hold the same.
+    Of several data-parallel groups one answers for all: they hold the same.  What a worker leaves out stays
+    as it was; the parts of the weights count only together.
     """
     told = list(workers)
     if not told:
@@ -95,22 +97,26 @@ def counted(memory: Memory, workers: Iterable[Mapping[str, Any]], ranks: int) ->
         values = [int(value) for each in told if (value := each.get(name)) is not None and value >= 0]
         return round(sum(values) * ranks / len(told)) if len(values) == len(told) else None
 
-    parts = {name: total(name) or 0 for name in PARTS}
-    weights, pool = total("loaded_bytes") or sum(parts.values()), total("kv_bytes")
+    parts = {name: size for name in PARTS if (size := total(name)) is not None}
+    if len(parts) < len(PARTS):
+        parts = {}
+    beside = {name: size for name in BESIDE if (size := total(name)) is not None}
+    # Neither weights nor a cache of no bytes were counted: they were not found.
+    weights = total("loaded_bytes") or sum(parts.values()) or memory.weights_bytes
+    pool = total("kv_bytes") or memory.kv_bytes
     peak = memory.activation_peak_bytes
-    if peak is None and (allocated := total("allocated_peak_bytes")) is not None:
-        peak = max(0, allocated - weights - (pool or 0))
-    known = {name: total(name) for name in ("kv_resident_bytes", "torch_reserved_bytes")}
-    runtime = total("runtime_bytes")
-    return msgspec.structs.replace(
-        memory,
-        **parts,
-        **known,
-        weights_bytes=weights,
-        kv_bytes=pool or memory.kv_bytes,
-        activation_peak_bytes=peak,
-        runtime_bytes=memory.runtime_bytes if runtime is None else runtime,
-    )
+    if peak is None:
+        peak = _beyond(total("allocated_peak_bytes"), weights, pool)
+    sums = {"weights_bytes": weights, "kv_bytes": pool, "activation_peak_bytes": peak}
+    return msgspec.structs.replace(memory, **parts, **beside, **sums)
+
+
+def _beyond(whole: int | None, *parts: int | None) -> int | None:
+    """What is left of the whole; None where one is not known, or where they do not fit into it."""
+    known = [part for part in parts if part is not None]
+    if whole is None or len(known) < len(parts):
+        return None
+    return whole - sum(known) if whole >= sum(known) else None
 
 
 def start_notes(log: str, config: Mapping[str, str], model: Model) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from profiler.nvml.board import MIB, SimulatedBoard
 from profiler.nvml.load import Load
+from profiler.schema import SIMULATED
 
 T = TypeVar("T")
 
-MARK = "(simulated)"
 DRIVER = "580.65.06"
 # The driver's time stamps are µs since 1970; simulated boards were switched on on 2025-01-01.
 SWITCHED_ON_US = 1_735_689_600_000_000
@@ -113,7 +113,7 @@ class SimulatedNvml:
 
     def nvmlDeviceGetName(self, handle: SimulatedBoard) -> str:  # noqa: N802
         self._check_open()
-        return f"{handle.kind.name} {MARK}"
+        return f"{handle.kind.name} {SIMULATED}"
 
     # ------------------------------------------------------------------------------ energy and power
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from profiler.report import table
 from profiler.report.table import NA, WHICH, Row, Shown, load_text, number, significant, with_interval
 
 FLAG = "⚑"
@@ -58,15 +57,6 @@ def measured(rows: Sequence[Row]) -> list[Row]:
     return [
         row for row in rows if row["energy_counter_j"] is not None or row["energy_integral_j"] is not None
     ]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The table and its notes; nothing where no energy was read."""
-    found = measured(rows)
-    if not found:
-        return ""
-    notes = "".join(f"* {note}\n" for note in footnotes(found))
-    return f"\n{table.markdown(found, SHOWN)}\n{notes}"
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:

@@ -242,7 +242,7 @@ def markdown(rows: Sequence[Row], shown: Sequence[Shown] = SHOWN) -> str:
     headers, texts, marked = cells(rows, shown=shown)
     lines = ["| " + " | ".join(headers) + " |", "|" + "|".join("---" for _ in headers) + "|"]
     for number, text in enumerate(texts):
-        styled = [f"**{c}**" if (number, place) in marked else c for place, c in enumerate(text)]
+        styled = [f"**{c}★**" if (number, place) in marked else c for place, c in enumerate(text)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in styled) + " |")
     return "\n".join(lines) + "\n"
 

@@ -23,6 +23,7 @@ from profiler import comparison, consumption, cost, metrics, stats, trust
 from profiler.metrics import by_load
 from profiler.samples import series
 from profiler.schema import Estimate, LoadPoint, Price, Window
+from profiler.site import Site
 from profiler.split import fit, slices
 from profiler.split.ways import Held, Quantity, Standing, Way, by_points, by_regression, standing_by
 from profiler.store import RunResult
@@ -87,7 +88,7 @@ def _same_engine(runs: Sequence[RunResult]) -> list[list[RunResult]]:
 
 def _held(run: RunResult) -> Iterator[Held]:
     """The load points of a run that can be split.  A batch is none: as it runs dry, its steps grow unlike."""
-    site = consumption.Site(run)
+    site = Site(run)
     points: dict[LoadPoint, list[Window]] = {}
     for window in run.manifest.windows:
         points.setdefault(window.point, []).append(window)

@@ -10,8 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from profiler import consumption, stats
-from profiler.consumption import Consumption, Site
+from profiler.consumption import Consumption
 from profiler.schema import Estimate, LoadPoint
+from profiler.site import Site
 from profiler.split import fit, slices
 from profiler.split.fit import Spread
 from profiler.split.slices import Slices

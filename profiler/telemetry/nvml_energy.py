@@ -12,6 +12,12 @@ An ``energy_mj`` without ``energy_seen_within_s`` is no step but a sign of life,
 
 The periods are nowhere documented, so they are observed, for ``OBSERVE_S`` at the start: ``energy_period_s``
 and ``power_period_s``, one row each, absent where fewer than ``MIN_STEPS`` steps were seen.
+
+The power of an idle board stands still.  Where its period was not seen it is watched for once more whenever
+two steps of the counter show that power changes, for ``WATCH_S`` and at most ``WATCHES`` times a board.  It
+is then asked for in the calls that poll the counter, none is added: boards asked too often are known to
+answer 0 or not at all (Zeus skips such readings).  The driver's time of a reading would not do instead, it
+may be that of the call.
 """
 
 from __future__ import annotations
@@ -30,6 +36,9 @@ POLLS_PER_PERIOD = 5
 FASTEST_S, SLOWEST_S = 0.005, 0.02
 HEARTBEAT_S = 1.0
 MIN_STEPS = 4
+WATCH_S, WATCHES = 1.0, 10
+# From one step of the counter to the next, a load begins or ends; idle power changes by less.
+CHANGE_FRAC = 0.1
 NOTHING_TO_POLL_S = 1.0
 
 
@@ -52,13 +61,17 @@ class EnergyTicks:
                 continue
             before_ns = self._clock.perf_counter_ns()
             try:
-                asked = (TOTAL_ENERGY, POWER_INSTANT) if self._observing else (TOTAL_ENERGY,)
+                both = self._observing or counter.is_watching
+                asked = (TOTAL_ENERGY, POWER_INSTANT) if both else (TOTAL_ENERGY,)
                 found = fields(self._nvml, counter.board.handle, *asked)
             except self._nvml.NVMLError as error:
                 failed = error
                 yield from counter.board.note(self._nvml, error, before_ns)
                 continue
-            yield from counter.take(found, before_ns, self._clock.perf_counter_ns())
+            after_ns = self._clock.perf_counter_ns()
+            yield from counter.take(found, before_ns, after_ns)
+            if not self._observing:
+                yield from counter.watch(after_ns)
         if self._observing:
             yield from self._observe()
         if failed is not None:
@@ -116,6 +129,9 @@ class _Counter:
         self.board = board
         self.steps, self._power_steps = Steps(), Steps()
         self.stepped_ns: int | None = None
+        self._gained: list[float] = []
+        self._power_seen = False
+        self._watches, self._watch_until_ns = 0, 0
         self._millijoules: float | None = None
         self._polled_ns = self._wrote_ns = 0
 
@@ -135,14 +151,40 @@ class _Counter:
             yield Sample(after_ns, self.board.source, "energy_mj", millijoules)
             if stepped:
                 self.stepped_ns = after_ns
+                self._gained = [*self._gained[-1:], millijoules - (self._millijoules or 0)]
                 within_s = (after_ns - self._polled_ns) / 1e9
                 yield Sample(after_ns, self.board.source, "energy_seen_within_s", within_s)
             if stamp_us > 0:
                 yield Sample(after_ns, self.board.source, "energy_counter_ts_us", stamp_us)
         self._millijoules, self._polled_ns = millijoules, before_ns
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether power is asked for beside the counter."""
+        return self._watch_until_ns > 0
+
+    def watch(self, t_ns: int) -> Iterator[Sample]:
+        """Once the start has been observed: see to it that the power's period is found where it was not."""
+        if self.is_watching:
+            if t_ns >= self._watch_until_ns:
+                self._watch_until_ns = 0
+                yield from self._power_period(t_ns)
+        elif not self._power_seen and self._watches < WATCHES and self._changes():
+            self._watches += 1
+            self._watch_until_ns = t_ns + round(WATCH_S * 1e9)
+            self._power_steps, self._gained = Steps(), []
+
     def observed(self, t_ns: int) -> Iterator[Sample]:
         """The periods, once they have been observed."""
-        for name, steps in (("energy_period_s", self.steps), ("power_period_s", self._power_steps)):
-            if (period_s := steps.period_s()) is not None:
-                yield Sample(t_ns, self.board.source, name, round(period_s, 6))
+        if (period_s := self.steps.period_s()) is not None:
+            yield Sample(t_ns, self.board.source, "energy_period_s", round(period_s, 6))
+        yield from self._power_period(t_ns)
+
+    def _changes(self) -> bool:
+        """Whether the last two steps of the counter say that power is not what it was."""
+        return len(self._gained) > 1 and abs(self._gained[1] / self._gained[0] - 1) > CHANGE_FRAC
+
+    def _power_period(self, t_ns: int) -> Iterator[Sample]:
+        if (period_s := self._power_steps.period_s()) is not None:
+            self._power_seen = True
+            yield Sample(t_ns, self.board.source, "power_period_s", round(period_s, 6))

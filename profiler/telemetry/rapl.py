@@ -5,7 +5,8 @@ none): ``energy_uj``, which wraps at ``max_energy_range_uj`` (66 kJ: minutes on 
 are written and the reader undoes the wrap.  ``psys`` overlaps the packages and ``core``/``uncore`` lie
 inside them: neither is read.  Kernel documentation: Documentation/power/powercap/powercap.rst.
 
-The environment variable ``PROFILER_POWERCAP`` moves the tree, so that all of this can be tried on a made one.
+The environment variable ``PROFILER_POWERCAP`` moves the tree, so that all of this can be tried on a made one;
+the probe's status then says that its counters are made up.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from profiler.samples import Sample
-from profiler.schema import ProbeStatus
+from profiler.schema import MADE_UP, ProbeStatus
 
-POWERCAP = Path(os.environ.get("PROFILER_POWERCAP") or "/sys/class/powercap")
+KERNELS = Path("/sys/class/powercap")
+POWERCAP = Path(os.environ.get("PROFILER_POWERCAP") or KERNELS)
 # Linux lets root alone read them since CVE-2020-8694: fine power readings can tell secrets of other users.
 GRANT = (
     "run as root, or grant reading: sudo chmod o+r /sys/class/powercap/intel-rapl:*/energy_uj (until reboot)"
@@ -68,7 +70,8 @@ class RaplProbe:
         except (OSError, ValueError) as error:
             return _status(False, f"the counters cannot be read ({error})")
         self._zones = found
-        return _status(True, ", ".join(zones))
+        whose = "" if root.resolve() == KERNELS.resolve() else f"{MADE_UP}, under {root}: "
+        return _status(True, whose + ", ".join(zones))
 
 
 def _zones(root: Path) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from profiler.engines.vllm_account import cache_config, counted, memory_account, start_notes
+from profiler.engines.vllm_account import PARTS, cache_config, counted, memory_account, start_notes
 from profiler.engines.vllm_inside import OPTIONS, options
 from profiler.schema import Memory, Model, ModelFacts
 
@@ -190,11 +190,44 @@ def test_one_replica_answers_for_all_of_them():
 
 
 def test_a_cpu_worker_has_no_allocator_and_no_loaded_size():
-    cpu = {name: value for name, value in WORKER.items() if name in ("pid", "dense_bytes", "kv_bytes")}
+    cpu = {name: value for name, value in WORKER.items() if name in (*PARTS, "pid", "kv_bytes")}
     found = counted(Memory(runtime_bytes=5), [cpu | {"loaded_bytes": None, "kv_resident_bytes": 1500}], 1)
-    assert (found.weights_bytes, found.kv_bytes, found.kv_resident_bytes) == (300, 2000, 1500)
+    assert (found.weights_bytes, found.kv_bytes, found.kv_resident_bytes) == (6000, 2000, 1500)
     assert found.torch_reserved_bytes is found.activation_peak_bytes is None
     assert found.runtime_bytes == 5
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("others", [[], [WORKER]])
+def test_a_part_that_one_worker_leaves_out_is_unknown_and_no_sum_is_made_without_it(name, others):
+    logged = Memory(weights_bytes=6 * GIB, kv_bytes=2 * GIB)
+    lacking = WORKER | {name: None, "loaded_bytes": None}
+    found = counted(logged, [lacking, *others], 2)
+    assert [getattr(found, part) for part in PARTS] == [None] * len(PARTS)
+    assert (found.weights_bytes, found.kv_bytes) == (6 * GIB, 4000)
+    assert counted(Memory(), [lacking], 1).weights_bytes is None
+    assert counted(Memory(), [WORKER | {name: None}], 1).weights_bytes == 6100
+
+
+def test_a_model_without_experts_has_none_of_their_bytes():
+    dense = WORKER | {"routed_expert_bytes": 0, "shared_expert_bytes": 0}
+    found = counted(Memory(), [dense], 1)
+    assert (found.dense_bytes, found.routed_expert_bytes, found.shared_expert_bytes) == (300, 0, 0)
+
+
+@pytest.mark.parametrize("lacking", ["loaded_bytes", "kv_bytes", "allocated_peak_bytes"])
+def test_no_activation_peak_is_made_of_what_is_not_known(lacking):
+    worker = {k: v for k, v in WORKER.items() if k != lacking and k not in PARTS}
+    assert counted(Memory(), [worker], 1).activation_peak_bytes is None
+    assert counted(Memory(weights_bytes=6100, kv_bytes=9000), [WORKER | {"kv_bytes": None}], 1) == counted(
+        Memory(kv_bytes=9000), [WORKER | {"kv_bytes": 0, "allocated_peak_bytes": None}], 1
+    )
+
+
+def test_what_a_worker_leaves_out_stays_as_the_log_has_it():
+    logged = Memory(kv_resident_bytes=3, torch_reserved_bytes=4, runtime_bytes=5)
+    silent = dict.fromkeys(WORKER)
+    assert counted(logged, [silent], 1) == logged
 
 
 def test_workers_are_asked_only_where_the_version_can_and_the_user_has_not_taken_the_place():

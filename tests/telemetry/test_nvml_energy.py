@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler.nvml.board import SimulatedBoard
-from profiler.nvml.curves import Constant, Given, Square
+from profiler.nvml.board import Sensor, SimulatedBoard
+from profiler.nvml.curves import Constant, Given, Square, Stretch
 from profiler.nvml.simulated import VirtualClock
 from profiler.samples import Sample, series, sources
 from profiler.telemetry.nvml_energy import (
@@ -22,9 +24,12 @@ from profiler.telemetry.nvml_energy import (
     OBSERVE_EVERY_S,
     OBSERVE_S,
     SLOWEST_S,
+    WATCH_S,
+    WATCHES,
     EnergyTicks,
     Steps,
 )
+from profiler.telemetry.nvml_readings import POWER_INSTANT, TOTAL_ENERGY
 
 from .virtual import KINDS, as_table, board, drive, probe_of, taken
 
@@ -60,6 +65,50 @@ def test_the_period_is_found_and_polled_at_a_fifth_of_it(kind: str, period_s: fl
     assert probe.ticks.period_s == poll_s
     (power,) = named(samples, "power_period_s")
     assert power.value == pytest.approx(KINDS[kind].instant.period_s, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["v100", "h100", "geforce"])
+def test_a_board_idle_at_the_start_shows_how_often_its_power_is_renewed_once_loaded(kind: str) -> None:
+    clock = VirtualClock()
+    probe, library = probe_of(
+        board(kind, Stretch(Square(300, 0.3, 7.3), Constant(70), 1006, 1020)), clock=clock
+    )
+    asked: list[float] = []
+    library.nvmlDeviceGetFieldValues = recording(library.nvmlDeviceGetFieldValues, asked, clock)
+    samples = [*drive(probe, clock, 6)]
+    assert not named(samples, "power_period_s")
+    idle = len(asked)
+    samples = drive(probe, clock, 14)
+    (found,) = named(samples, "power_period_s")
+    assert found.value == pytest.approx(KINDS[kind].instant.period_s, rel=0.05)
+    assert 1006 < found.t_ns / 1e9 < 1008.5
+    watched = asked[idle:]
+    assert watched[-1] - watched[0] <= WATCH_S + 0.05
+    assert 1000 < asked[idle - 1] <= 1000 + OBSERVE_S + 0.05
+
+
+def recording(ask: Callable[..., Any], asked: list[float], clock: VirtualClock) -> Callable[..., Any]:
+    """``ask``, and in ``asked`` when power was asked for together with the counter."""
+
+    def asking(handle: Any, wanted: list[tuple[int, int]]) -> Any:
+        if {number for number, _ in wanted} == {TOTAL_ENERGY, POWER_INSTANT}:
+            asked.append(clock.now_s)
+        return ask(handle, wanted)
+
+    return asking
+
+
+def test_power_that_never_tells_its_period_is_not_watched_for_ever() -> None:
+    clock = VirtualClock()
+    slow = replace(KINDS["h100"], instant=Sensor(0.1, 0.9))
+    probe, library = probe_of(SimulatedBoard(slow, Square(300, 0.3, 0.7), phase_s=0.4), clock=clock)
+    asked: list[float] = []
+    library.nvmlDeviceGetFieldValues = recording(library.nvmlDeviceGetFieldValues, asked, clock)
+    samples = drive(probe, clock, 60)
+    assert not named(samples, "power_period_s")
+    after_start = [t_s for t_s in asked if t_s > 1000.5 + OBSERVE_S]
+    assert WATCHES / 2 < len(after_start) * SLOWEST_S <= WATCHES * (WATCH_S + 0.05)
+    assert not [t_s for t_s in asked if t_s > 1040]
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,8 +11,14 @@ import pytest
 
 from profiler import energy
 from profiler.samples import Sample, encode, read_samples
+from profiler.schema import MADE_UP
 from profiler.telemetry.rapl import GRANT, POWERCAP, RaplProbe
 from tests.powercap import RANGE_UJ, zone
+
+
+def zones(probe: RaplProbe) -> list[str]:
+    """As the status lists them; in front stands that they are made up."""
+    return probe.status().detail.rpartition(": ")[2].split(", ")
 
 
 @pytest.fixture
@@ -32,10 +38,10 @@ def server(tmp_path: Path) -> Path:
 def test_packages_and_dram_are_read_psys_and_core_never(server: Path) -> None:
     probe = RaplProbe(server)
     assert probe.status().usable
-    assert probe.status().detail == "package-0, package-1, package-0/dram, package-1/dram"
+    assert zones(probe) == ["package-0", "package-1", "package-0/dram", "package-1/dram"]
     found = {(s.source, s.name): s.value for s in probe.sample()}
-    zones = ("rapl:package-0", "rapl:package-1", "rapl:package-0/dram", "rapl:package-1/dram")
-    assert set(found) == {(z, n) for z in zones for n in ("energy_uj", "max_energy_range_uj")}
+    sources = ("rapl:package-0", "rapl:package-1", "rapl:package-0/dram", "rapl:package-1/dram")
+    assert set(found) == {(s, n) for s in sources for n in ("energy_uj", "max_energy_range_uj")}
     assert set(found.values()) == {1_000_000, RANGE_UJ}
 
 
@@ -63,7 +69,7 @@ def test_amd_has_packages_only_and_the_boundary_says_so(tmp_path: Path) -> None:
         zone(tmp_path, f"intel-rapl:{socket}", f"package-{socket}")
         zone(tmp_path, f"intel-rapl:{socket}:0", "core")
     probe = RaplProbe(tmp_path)
-    assert probe.status().detail == "package-0, package-1"
+    assert zones(probe) == ["package-0", "package-1"]
     samples = []
     for second in range(20):
         for socket, watts in enumerate((120, 80)):
@@ -79,7 +85,7 @@ def test_amd_has_packages_only_and_the_boundary_says_so(tmp_path: Path) -> None:
 def test_dies_of_one_package_are_told_apart(tmp_path: Path) -> None:
     for number, name in enumerate(("package-0-die-0", "package-0-die-1", "psys")):
         zone(tmp_path, f"intel-rapl:{number}", name)
-    assert RaplProbe(tmp_path).status().detail == "package-0-die-0, package-0-die-1"
+    assert zones(RaplProbe(tmp_path)) == ["package-0-die-0", "package-0-die-1"]
 
 
 def test_the_environment_moves_the_tree(tmp_path: Path) -> None:
@@ -92,7 +98,20 @@ def test_the_environment_moves_the_tree(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "package-0"
+    assert done.stdout.strip() == f"made up, under {tmp_path}: package-0"
+
+
+def test_a_tree_that_is_not_the_kernels_is_no_cpus_energy(
+    server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = RaplProbe(server).status()
+    assert status.made_up
+    assert status.detail.startswith(f"{MADE_UP}, under {server}: ")
+    kernels = server.parent / "class"
+    kernels.symlink_to(server)
+    monkeypatch.setattr("profiler.telemetry.rapl.KERNELS", kernels)
+    assert not RaplProbe(server).status().made_up
+    assert RaplProbe(kernels).status().detail == "package-0, package-1, package-0/dram, package-1/dram"
 
 
 def test_root_only_counters_say_how_to_grant_reading(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:

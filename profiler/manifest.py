@@ -1,0 +1,50 @@
+"""The manifest a run folder begins with."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+
+from msgspec.structs import replace as replace_struct
+
+from profiler import __version__, scenario
+from profiler.prepare import Plan, without_secrets
+from profiler.schema import SCHEMA_VERSION, EngineFacts, Manifest, Memory
+
+MAX_NAME = 60
+
+
+def of(plan: Plan, number: int) -> Manifest:
+    """That of the ``number``-th model of ``plan``, as it stands before anything was started."""
+    model, settings = plan.models[number], plan.settings[number]
+    utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    asked = replace_struct(plan.scenario, engine=without_secrets(plan.scenario.engine))
+    digest = scenario.digest(asked)
+    own = hashlib.sha256(f"{digest} {plan.group} {number}".encode()).hexdigest()
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        run_id=f"{_in_a_path(model.name)}-{_in_a_path(plan.scenario.name)}-{utc}-{own[:8]}",
+        group=plan.group,
+        tool_version=__version__,
+        status="running",
+        reason=None,
+        utc=utc,
+        unix_ns=time.time_ns(),
+        clock_ns=time.perf_counter_ns(),
+        scenario=asked,
+        scenario_hash=digest,
+        model=model,
+        settings=without_secrets(settings),
+        exclusive=plan.exclusive,
+        engine=EngineFacts(kind=settings.kind, version=None, device="none"),
+        memory=Memory(),
+        host=plan.host,
+        probes=(),
+        price=plan.price,
+    )
+
+
+def _in_a_path(name: str) -> str:
+    """The last part of a model's or scenario's name, fit for any file system."""
+    return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1])[:MAX_NAME]
