@@ -47,6 +47,7 @@ class PointResult:
     consumed: Consumption
     notes: tuple[str, ...]
     client: trust.Client = field(default_factory=trust.Client)
+    sampling: trust.Sampling = field(default_factory=trust.Sampling)
     judged: tuple[slo.Judged, ...] = ()
 
 
@@ -104,6 +105,7 @@ def _point(site: Site, windows: list[Window]) -> PointResult:
             *_kinds(steady, run.manifest.scenario),
         ),
         client=trust.client(windows),
+        sampling=trust.sampling(run.samples, steady),
         judged=slo.judge(steady, wanted) if steady else (),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiler import stats
-from profiler.samples import series
+from profiler.samples import between, series
 from profiler.schema import Estimate, Window
 from profiler.settings import Scenario
 from profiler.windows import OPEN_MODES, WindowView, request_latency
@@ -49,6 +49,43 @@ def client(windows: Sequence[Window]) -> Client:
         loop_lag_p99_s=worst([audit.loop_lag_p99_s for audit in audits]),
         bound="; ".join(reasons) or None,
     )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The sampler's own part in one load point: the worst of its windows, None where it did not say.
+
+    ``cpu_frac`` of one core; ``late_s_max`` the worst lateness of a tick of any probe.
+    """
+
+    cpu_frac: float | None = None
+    late_s_max: float | None = None
+
+
+def sampling(samples: Any, steady: Sequence[WindowView]) -> Sampling:
+    """From the sampler's own reports, one every few seconds: each is of the time since the one before it."""
+    times, spent_s = series(samples, "sampler", "cpu_s")
+    cpu: list[float] = []
+    late: list[float] = []
+    for view in steady:
+        first, last = times.searchsorted(view.start, side="right") - 1, times.searchsorted(view.end)
+        if first < 0 or last >= len(times):
+            continue
+        span_s = float(times[last] - times[first]) / 1e9
+        cpu.append(float(spent_s[last] - spent_s[first]) / span_s)
+        inside = between(samples, int(times[first]) + 1, int(times[last]))
+        late += [each["value"] for each in _lateness(inside)]
+    return Sampling(max(cpu, default=None), max(late, default=None))
+
+
+def _lateness(samples: Any) -> list[dict[str, Any]]:
+    import pyarrow.compute as pc
+
+    own = pc.and_(
+        pc.equal(samples["source"], "sampler"), pc.ends_with(samples["name"], pattern="_late_max_s")
+    )
+    rows: list[dict[str, Any]] = samples.filter(own).to_pylist()
+    return rows
 
 
 def first_wave_ttft(steady: Sequence[WindowView]) -> Estimate | None:

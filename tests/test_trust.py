@@ -6,7 +6,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from profiler import comparison, metrics, store
+from profiler import comparison, metrics, store, trust
 from profiler.report import table
 from profiler.schema import ClientAudit, LoadPoint
 from profiler.settings import Conversation, Images, Load
@@ -218,3 +218,20 @@ def test_only_rows_at_one_rate_compete(tmp_path):
         make.writer(tmp_path, held, run_id=name, model=model).seal()
     rows = table.ordered(comparison.rows(store.find([tmp_path])))
     assert [key[-1] for key in comparison.best(rows, "output_tokens_per_s")] == [5.0, 12.5]
+
+
+def report(t_s, cpu_s, late_s):
+    return [(t_s, "sampler", "cpu_s", cpu_s), (t_s, "sampler", "nvml_late_max_s", late_s)]
+
+
+def test_what_the_sampler_took_is_over_the_reports_around_the_window(tmp_path):
+    samples = [*report(5, 0.1, 0.9), *report(10, 0.2, 0.8), *report(15, 0.3, 0.002), *report(20, 0.8, 0.001)]
+    samples += report(25, 9.0, 0.7)
+    point = only(tmp_path, [make.steady(0, 10.0)], samples)  # 10 to 20 s
+    assert point.sampling.cpu_frac == pytest.approx(0.06)
+    assert point.sampling.late_s_max == 0.002
+
+
+def test_a_sampler_that_ended_before_the_window_says_nothing(tmp_path):
+    point = only(tmp_path, [make.steady(0, 10.0)], [*report(5, 0.1, 0.9), *report(15, 0.2, 0.8)])
+    assert point.sampling == trust.Sampling()

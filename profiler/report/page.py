@@ -31,7 +31,8 @@ def parts(rows: Sequence[Row], runs: Sequence[RunResult]) -> Iterator[Part]:
     yield Part(rows, table.SHOWN, [*verdicts.found_lines(runs), *_bulleted(notes)])
     if found := energy.measured(rows):
         yield Part(found, energy.SHOWN, _bulleted(energy.footnotes(found)))
-    limits, errors = verdicts.limit_lines(rows, runs), verdicts.calibration_lines(runs)
+    limits = verdicts.limit_lines(rows, runs)
+    errors = [*verdicts.calibration_lines(runs), *verdicts.sampler_lines(rows)]
     prices = sorted({table.price_line(row) for row in rows})
     yield Part((), (), _bulleted([*limits, *errors, *table.empty_runs(runs), *prices]))
 

@@ -112,6 +112,17 @@ def client_lines(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def sampler_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What reading power and memory took, at worst."""
+    cpu = [row["sampler_cpu_frac"] for row in rows if row["sampler_cpu_frac"] is not None]
+    late = [row["sampler_late_s_max"] for row in rows if row["sampler_late_s_max"] is not None]
+    if not cpu or not late:
+        return []
+    return [
+        f"telemetry took at most {max(cpu):.1%} of a core; ticks late by at most {max(late) * 1e3:.2g} ms"
+    ]
+
+
 def calibration_lines(runs: Sequence[RunResult]) -> list[str]:
     """The load generator's own error on the machine of each run."""
     found = [run.manifest.calibration for run in runs]
