@@ -148,14 +148,16 @@ def _net_interval(
 ) -> Estimate | None:
     """Net of one window is known as well as window and baseline were read, in quadrature.  Repeats may share
     a baseline, whose error their spread then does not show: their interval is no narrower than that
-    baseline's own and the windows' mean."""
+    baseline's own and the windows' mean.  Where one of these is not known, neither is what they add up to."""
     if net is None:
         return None
     halves = []
     for view, reading in zip(steady, readings, strict=True):
         each, tokens = idle.of(view.window), _tokens_in(view)
-        idle_w = 0.0 if each.high is None else each.high - each.value
-        halves.append(((reading.statistical_j or 0.0) / tokens, idle_w * reading.duration_s / tokens))
+        if each.high is None or reading.statistical_j is None:
+            return net
+        shared = (each.high - each.value) * reading.duration_s
+        halves.append((reading.statistical_j / tokens, shared / tokens))
     n = len(halves)
     half = math.hypot(*(own / n for own, _ in halves), sum(shared for _, shared in halves) / n)
     if n == 1:

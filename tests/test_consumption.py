@@ -182,6 +182,16 @@ def test_net_of_one_window_is_known_as_well_as_window_and_baseline(tmp_path):
     assert net.over == "window"
 
 
+def test_net_has_no_interval_where_the_baseline_has_none(tmp_path):
+    run = sealed(tmp_path, board_rows())
+    site = Site(run)
+    site.idle = site.idle._replace(power_w={start: Estimate(5.0) for start in site.idle.power_w})
+    view = WindowView(run.manifest.windows[0], run.requests)
+    net = consumption.of_point(site, [view]).estimates[consumption.NET]
+    assert net.value > 0
+    assert (net.low, net.high) == (None, None)
+
+
 def test_net_of_repeats_is_no_surer_than_the_baseline_they_share(tmp_path):
     """Two windows alike to the last token, less one short baseline."""
     short = msgspec.structs.replace(LOADED, end_ns=LOADED.start_ns + make.S)

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import socket
 from time import perf_counter_ns
@@ -469,30 +470,29 @@ async def test_tls(certified):
     assert [record.outcome for record in trusted] == ["ok", "ok"]
 
 
-async def test_a_request_is_with_the_kernel_before_begin_returns():
+@contextlib.asynccontextmanager
+async def begun(payload):
+    """The server's socket, right after this request was begun: the event loop has not run since."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m")
         connection = Connection(target_of(endpoint), Timeouts())
         assert await connection.open() is None
         peer, _ = listener.accept()
         with peer:
-            connection.begin(Exchange(PLANNED, perf_counter_ns()), b"GET", lambda _: None)
-            assert peer.recv(16, socket.MSG_DONTWAIT) == b"GET"  # the event loop has not run since
+            connection.begin(Exchange(PLANNED, perf_counter_ns()), payload, lambda _: None)
+            yield peer
         connection.fail("cancelled", None)
+
+
+async def test_a_request_is_with_the_kernel_before_begin_returns():
+    async with begun(b"GET") as peer:
+        assert peer.recv(16, socket.MSG_DONTWAIT) == b"GET"
 
 
 async def test_a_request_larger_than_all_buffers_arrives_whole_and_in_order():
     sent = bytes(range(256)) * (64 << 10)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        endpoint = Endpoint(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m")
-        connection = Connection(target_of(endpoint), Timeouts())
-        assert await connection.open() is None
-        peer, _ = listener.accept()
-        with peer:
-            connection.begin(Exchange(PLANNED, perf_counter_ns()), sent, lambda _: None)
-            got = await asyncio.to_thread(_received, peer, len(sent))
-        connection.fail("cancelled", None)
-    assert got == sent
+    async with begun(sent) as peer:
+        assert await asyncio.to_thread(_received, peer, len(sent)) == sent
 
 
 def _received(peer, size):
