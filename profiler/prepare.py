@@ -18,7 +18,8 @@ from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
 from profiler.loadgen.files import most_connections
 from profiler.loadgen.worker import LoadWorker
-from profiler.schema import Endpoint, Gpu, Host, Model, Price, is_secret
+from profiler.schema import Endpoint, Gpu, Host, Model, Price
+from profiler.secret import is_secret
 from profiler.settings import EngineSettings, Scenario, Search
 from profiler.store import RunResult
 

@@ -1,4 +1,4 @@
-"""RequestRecords to and from parquet: one row a request, columns exactly the record's fields."""
+"""What the parquet files of a run folder hold; RequestRecords to and from them, one row a request."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def requests_schema() -> Any:
     kinds = {"arrivals_ns": pa.list_(pa.int64()), "arrival_tokens": pa.list_(pa.int32())}
     kinds |= {"outcome": text, "error": text}
     return pa.schema([(name, kinds.get(name, whole)) for name in RequestRecord.__struct_fields__])
+
+
+def routing_schema(layers: int, per_token: int) -> Any:
+    """The columns of ``routing.parquet``, a row a token: its request and its position in it, whether it was
+    generated, and the experts it was sent to, ``per_token`` of the first layer that routes, then of the next
+    (uint16, layers × per_token)."""
+    import pyarrow as pa
+
+    experts = pa.list_(pa.uint16(), layers * per_token)
+    columns = [("request", pa.int32()), ("position", pa.int32()), ("is_output", pa.bool_())]
+    return pa.schema([*columns, ("experts", experts)])
 
 
 def write_records(path: str | Path, records: Iterable[RequestRecord]) -> int:

@@ -7,7 +7,6 @@ processes of a host.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -110,11 +109,16 @@ class Memory(Struct, frozen=True, kw_only=True):
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):
-    """What was started: enough to start it again."""
+    """What was started: enough to start it again.
+
+    ``routing``: how the tokens of a MoE found their experts while the load was held: ``model`` by its own
+    router, ``uniform`` or ``skew=CV`` as we made them; None for a dense model and where nobody knows.
+    """
 
     kind: str
     version: str | None
     device: Literal["cpu", "cuda", "remote", "none"]
+    routing: str | None = None
     argv: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     start_s: float | None = None
@@ -265,6 +269,21 @@ class Baseline(Struct, frozen=True, kw_only=True):
     end_ns: int
 
 
+class RoutingRecord(Struct, frozen=True, kw_only=True):
+    """Which experts tokens were sent to, recorded in a pass of its own (``records.routing_schema``).
+
+    ``layers``: those that route.  ``source``: what told it.  ``routing`` as in ``EngineFacts``.
+    """
+
+    source: str
+    routing: str
+    requests: int
+    tokens: int
+    layers: tuple[int, ...]
+    experts: int
+    experts_per_token: int
+
+
 MADE_UP = "made up"  # begins the detail of a probe that reads files which somebody wrote, not a machine's
 SIMULATED = "(simulated)"  # ends the name of a board that is not there
 
@@ -331,7 +350,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     ``group`` is shared by runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one instant on
     the calendar and on the monotonic clock.  ``cut_short``: windows that something ended early; their
     requests are kept, no figure is made of them.  ``engine`` describes the first start, ``starts_s`` times
-    each.
+    each.  ``routing_missing``: why a MoE's routing was not recorded.
     """
 
     schema_version: int
@@ -358,6 +377,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     calibration: Calibration | None = None
     cut_short: tuple[Window, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    routing: RoutingRecord | None = None
+    routing_missing: str | None = None
 
 
 # ---------------------------------------------------------------------------------- what is derived
@@ -375,19 +396,3 @@ class Estimate(Struct, frozen=True):
     high: float | None = None
     n: int = 1
     over: str | None = None
-
-
-# ---------------------------------------------------------------------------------- what is kept secret
-
-_SECRET = re.compile(r"(^|_)(token|(api)?key|secret|password|credential)s?($|_)")
-_NO_SECRET = re.compile(
-    r"key_env|tokenizer.*|(max|num)_.*|(.*_)?tokens(_.*)?|(.*_)?per_token"
-    r"|(bos|eos|pad|unk|sep|cls|mask)_token|(.*_)?token_ids?"
-)
-
-
-def is_secret(name: str) -> bool:
-    """Whether an argument or environment variable of this name holds a credential: its value never reaches
-    a run folder.  ``HF_TOKEN`` and ``api-key`` do; ``eos_token`` and counts of tokens do not."""
-    plain = name.lower().replace("-", "_")
-    return _SECRET.search(plain) is not None and _NO_SECRET.fullmatch(plain) is None

