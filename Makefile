@@ -36,6 +36,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/load/ours.py
 	$(BIN)/python -m benchmarks.energy.known_truth
+	$(BIN)/python -m benchmarks.crossover
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel

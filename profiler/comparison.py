@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler import consumption, cost, memory, metrics, store
+from profiler import consumption, cost, memory, metrics, store, utilisation
 from profiler.errors import InputError
 from profiler.host_facts import differences
 from profiler.schema import Estimate, Price
@@ -56,6 +56,7 @@ ESTIMATES = (
     "first_wave_ttft_s_mean",
     "tokens_per_chunk_mean",
     "prefix_cache_hit_frac",
+    *utilisation.ESTIMATES,
 )
 ENERGY_FACTS = (
     "energy_boundary",
@@ -98,6 +99,7 @@ COLUMNS = (
     *ENERGY_FACTS,
     "energy_trouble",
     *memory.FIGURES,
+    *utilisation.FACTS,
     *CONTEXT,
 )
 NOTE_SEPARATOR = " | "
@@ -160,13 +162,14 @@ def as_json(table: Sequence[dict[str, Any]]) -> str:
 
 
 def same_engine(a: RunResult, b: RunResult) -> bool:
-    """Whether two runs measured the same model on the same engine, precision and host."""
+    """Whether two runs measured the same model, routed alike, on the same engine, precision and host."""
     ours, theirs = a.manifest, b.manifest
     return (
         ours.model.name == theirs.model.name
         and ours.engine.kind == theirs.engine.kind
         and ours.engine.version == theirs.engine.version
         and ours.scenario.engine == theirs.scenario.engine
+        and ours.engine.routing == theirs.engine.routing
         and not differences(ours.host, theirs.host)
     )
 
@@ -190,7 +193,8 @@ def _row(
         "requests_ok": point.requests_ok,
         "requests_failed": sum(point.failures.values()),
     }
-    estimates = point.estimates | cost.costs(point, price, len(gpus), prefill)
+    used = utilisation.of_point(run, point)
+    estimates = point.estimates | cost.costs(point, price, len(gpus), prefill) | used.estimates
     for name in ESTIMATES:
         estimate = estimates.get(name)
         row[name] = estimate.value if estimate else None
@@ -198,6 +202,7 @@ def _row(
         row[f"{name}_high"] = estimate.high if estimate else None
     wave = point.estimates["first_wave_ttft_s_mean"]
     row |= {name: point.consumed.facts.get(name) for name in ENERGY_FACTS}
+    row |= {name: used.facts.get(name) for name in utilisation.FACTS}
     return row | {
         "energy_trouble": NOTE_SEPARATOR.join(point.consumed.trouble) or None,
         "first_wave_requests": wave.n if wave else None,
@@ -215,7 +220,7 @@ def _row(
         "price_usd_per_hour": price.usd_per_hour if price else None,
         "price_basis": _basis(price) if price else None,
         "host": manifest.host.hostname_hash,
-        "notes": NOTE_SEPARATOR.join(_notes(run, point)) or None,
+        "notes": NOTE_SEPARATOR.join([*_notes(run, point), *used.notes]) or None,
         "run": str(run.folder),
     }
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from profiler import host
+from profiler import catalog, ceilings, host
 from profiler.calibrate import calibrate_worker, load_process
+from profiler.ceilings import sheet
 from profiler.engines import available_engines
 from profiler.errors import ProfilerError
 from profiler.samples import decode
@@ -26,6 +27,7 @@ EXACT_TTFT_FRAC = 0.01
 EXACT_TTFT_S = 0.0002
 EXACT_ITL_P99_FRAC = 0.05
 NOT_MEASURED = "n/a"
+DOUBT = "⚠"
 # The sampler watches counters for some 3 s before it says how often they move.
 OBSERVE_S = 5.0
 
@@ -74,6 +76,65 @@ def text() -> str:
     sys.stderr.write("measuring the load generator itself (about 7 s)\n")
     lines += ["", *client_lines(tuple(trials()))]
     return "\n".join(lines) + "\n"
+
+
+def measured(out: Path | None = None) -> str:
+    """The ceilings of every device here, measured, for people; ``out`` is where the sheet goes.
+
+    Raises InputError where the sheet cannot be written there, and as ``ceilings.measure``.
+    """
+    if out is not None:
+        sheet.check_target(out)
+    machine = host.collect()
+    sys.stderr.write("measuring bandwidth and matrix rate (about 10 s a device)\n")
+    found = ceilings.measure(machine.cores)
+    lines = ceiling_lines(found, machine)
+    if out is not None:
+        rows = sheet.rows(found, machine, time.strftime("%Y-%m-%d", time.gmtime()))
+        out.write_text(sheet.toml(rows))
+        lines += ["", f"written to {out}: with PROFILER_GPUS={out} every command uses these ceilings"]
+    return "\n".join(lines) + "\n"
+
+
+def ceiling_lines(found: ceilings.Measured, machine: Host) -> list[str]:
+    """A section a device: every rate that was measured, and what share of the data sheet's it is."""
+    lines = ["ceilings measured here: the best round; spread: how far the middle one is below it"]
+    for name, rates in found.of_gpus().items():
+        memory = next((gpu.memory_bytes for gpu in machine.gpus if gpu.name == name), None)
+        lines += ["", name, *_rate_lines(rates, catalog.match_gpu(name, memory, only_shipped=True))]
+    lines += ["", f"{machine.cpu}, {machine.cores} cores", *_rate_lines(found.of_cpu(), None)]
+    lines += [
+        f"{rate.name} {rate.what}: not measured: {rate.missing}" for rate in found.rates if rate.missing
+    ]
+    return [
+        *lines,
+        *(f"{DOUBT} {other}: a ceiling measured meanwhile may be too low" for other in found.others),
+    ]
+
+
+def _rate_lines(rates: Sequence[ceilings.Rate], spec: catalog.GpuSpec | None) -> Iterator[str]:
+    for rate in rates:
+        is_bandwidth = rate.what in ceilings.BANDWIDTHS
+        amount = (
+            f"{rate.best_per_s / 1e9:,.1f} GB/s" if is_bandwidth else f"{rate.best_per_s / 1e12:,.3g} TFLOP/s"
+        )
+        yield (
+            f"  {rate.what:<6} {rate.size:>8} {amount:>16}  spread {rate.spread_frac:5.1%} "
+            f"of {len(rate.per_s)} rounds{_share(rate, spec)}"
+        )
+
+
+def _share(rate: ceilings.Rate, spec: catalog.GpuSpec | None) -> str:
+    """Beside what the data sheet says, where it says so."""
+    if spec is None:
+        return ""
+    columns = {"bf16": spec.dense_bf16_tflops, "fp8": spec.fp8_tflops}
+    stated, unit_per_s = columns.get(rate.what), 1e12
+    if rate.what in ceilings.BANDWIDTHS:
+        stated, unit_per_s = spec.mem_bw_gbs, 1e9
+    return (
+        f"  {rate.best_per_s / unit_per_s / stated:.0%} of the data sheet's {stated:,.6g}" if stated else ""
+    )
 
 
 def energy_lines(found: Findings) -> list[str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from profiler import arch, catalog
 from profiler.errors import InputError
 from profiler.schema import Gpu, Model, ModelFacts
 from profiler.settings import EngineSettings, Load, Workload
-from profiler.weight_sizes import vision_bytes, weight_bytes_each
+from profiler.weight_sizes import block, vision_bytes, weight_bytes_each
 from profiler.workload import Extent, extent
 
 GIB = 1 << 30
@@ -95,6 +96,19 @@ def check_fit(
         raise InputError(_advice(job, gpus, host_memory_bytes))
     full = [size for size in sizes if job.fits(job.full(size), size, _smallest(gpus))]
     return msgspec.structs.replace(settings, tensor_parallel=full[0] if full else sizes[-1])
+
+
+def cache_room(
+    held_bytes: float,
+    devices: int,
+    device_bytes: float,
+    kv_heads: int | None,
+    usable_frac: float = USABLE_FRAC,
+) -> float:
+    """Bytes of cache that ``devices`` GPUs have room for beside ``held_bytes`` of weights and runtime, spread
+    evenly; below 0 where not even those fit.  The cache splits no finer than one head a device."""
+    ways = min(devices, kv_heads or devices)
+    return ways * (device_bytes * usable_frac - held_bytes / devices)
 
 
 def least_bytes(model: Model, settings: EngineSettings, workload: Workload, load: Load) -> int | None:
@@ -205,12 +219,15 @@ class _Job(Struct, frozen=True):
 
     def cache_room(self, wanted: Need, devices: int, device_bytes: int) -> float:
         """Bytes of cache that the GPUs hold beside the weights; below 0 where not even those fit."""
-        ways = min(devices, self.facts.kv_heads or devices)
-        share = (wanted.weights_bytes + wanted.overhead_bytes) / devices
-        return ways * (device_bytes * self.usable_frac - share)
+        held = wanted.weights_bytes + wanted.overhead_bytes
+        return cache_room(held, devices, device_bytes, self.facts.kv_heads, self.usable_frac)
 
-    def may_split(self, devices: int) -> bool:
-        return (self.facts.attention_heads or devices) % devices == 0
+    def obstacle(self, devices: int) -> str | None:
+        """What so many GPUs cannot divide; of a model that is known only in part, the heads."""
+        if self.model.config is not None and not self.facts.missing:
+            return arch.tensor_obstacle(arch.shape(self.model.config), devices, block=block(self.model))
+        heads = self.facts.attention_heads or devices
+        return f"{heads} attention heads" if heads % devices else None
 
 
 # --------------------------------------------------------------------------------- the cache on a CPU
@@ -255,18 +272,17 @@ def _sizes(job: _Job, gpus: int) -> list[int]:
     given = job.settings.tensor_parallel
     if given is None:
         limit = 1 if job.settings.kind == "transformers" else gpus
-        return [size for size in _powers(limit) if job.may_split(size)]
+        return [size for size in powers(limit) if not job.obstacle(size)]
     if given > gpus:
         raise InputError(f"engine.tensor_parallel = {given}, but this machine has {gpus} GPU(s)")
-    if not job.may_split(given):
-        heads = job.facts.attention_heads
-        raise InputError(
-            f"engine.tensor_parallel = {given} does not divide {job.model.name}'s {heads} attention heads"
-        )
+    if obstacle := job.obstacle(given):
+        possible = [size for size in range(1, gpus + 1) if not job.obstacle(size)]
+        raise arch.refusal(f"engine.tensor_parallel = {given}", job.model.name, obstacle, possible)
     return [given]
 
 
-def _powers(limit: int) -> list[int]:
+def powers(limit: int) -> list[int]:
+    """1, 2, 4 … up to ``limit``."""
     return [1 << exponent for exponent in range(limit.bit_length())]
 
 
@@ -289,12 +305,14 @@ def _check_context(name: str, facts: ModelFacts, size: Extent, settings: EngineS
 
 def _advice(job: _Job, gpus: tuple[Gpu, ...], host_memory_bytes: int) -> str:
     wanted, least = job.full(len(gpus)), job.one(len(gpus))
+    least_said = "at least " if job.facts.missing else ""
     lines = [
         f"{job.model.name} does not fit on this machine ({_machine(gpus, host_memory_bytes)}).",
-        f"It needs {_gib(wanted.total_bytes)}: weights {_gib(wanted.weights_bytes)} ({_weights(job)}), "
+        f"It needs {least_said}{_gib(wanted.total_bytes)}: weights {_gib(wanted.weights_bytes)} "
+        f"({_weights(job)}), "
         f"KV cache {_gib(wanted.kv_bytes)} for {job.sequences} requests of {job.tokens_each} tokens, "
         f"runtime {_gib(wanted.overhead_bytes)}; for a single request {_gib(least.total_bytes)}.",
-        f"GPU sets that would do: {', '.join(gpu_sets(job)) or 'none of the catalog'}.",
+        f"GPU sets that would do: {', '.join(gpu_sets(partial(_count, job))) or 'none of the catalog'}.",
         f"Try instead: {' or '.join(_alternatives(job, gpus, host_memory_bytes))}.",
     ]
     return "\n".join(lines)
@@ -316,8 +334,10 @@ def _machine(gpus: tuple[Gpu, ...], host_memory_bytes: int) -> str:
     return f"{len(gpus)} × {gpus[0].name}, {_gib(_smallest(gpus))} each"
 
 
-def gpu_sets(job: _Job, most: int = 8) -> list[str]:
+def gpu_sets(count_on: Callable[[int], int | None], most: int = 8) -> list[str]:
     """The smallest set of each kind of GPU that holds the whole load, cheapest first by rental price.
+
+    ``count_on`` gives how many GPUs of so many bytes it takes, None where none do.
 
     Kinds with at least two offers; of a chip's variants (SXM, PCIe, 40 or 80 GB) the one with the smallest
     set, then the most offered.  Sets of more than 8 span machines: listed only when no other would do.
@@ -325,7 +345,7 @@ def gpu_sets(job: _Job, most: int = 8) -> list[str]:
     sets = []
     for spec in catalog.gpus():
         price, offers = catalog.default_price(spec), len(catalog.offers(spec))
-        count = _count(job, spec.memory_bytes)
+        count = count_on(spec.memory_bytes)
         if price is not None and offers >= 2 and count is not None:
             sets.append((count, -offers, count * price.usd_per_hour, spec.gpu))
     chips: dict[str, tuple[float, str]] = {}
@@ -336,7 +356,8 @@ def gpu_sets(job: _Job, most: int = 8) -> list[str]:
 
 
 def _count(job: _Job, device_bytes: int) -> int | None:
-    counts = (n for n in _powers(64) if job.may_split(n) and job.fits(job.full(n), n, device_bytes))
+    """Beyond one machine's 8, layers are divided and not heads: a pipeline of machines."""
+    counts = (n for n in powers(64) if not job.obstacle(min(n, 8)) and job.fits(job.full(n), n, device_bytes))
     return next(counts, None)
 
 

@@ -8,7 +8,7 @@ import time
 
 from msgspec.structs import replace as replace_struct
 
-from profiler import __version__, scenario
+from profiler import __version__, routing_pass, scenario
 from profiler.prepare import Plan, without_secrets
 from profiler.schema import SCHEMA_VERSION, EngineFacts, Manifest, Memory
 
@@ -42,6 +42,7 @@ def of(plan: Plan, number: int) -> Manifest:
         host=plan.host,
         probes=(),
         price=plan.price,
+        routing_missing=routing_pass.missing(plan.scenario, settings, model),
     )
 
 

@@ -20,19 +20,14 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from profiler import arch, energy
+from profiler import arch, energy, experts, routing
 from profiler.board_memory import Boards, boards_at_peak
 from profiler.errors import InputError
+from profiler.routing.nouns import RoutingReport
 from profiler.samples import between, series
 from profiler.schema import LoadPoint, Memory, ModelFacts, Window
 from profiler.store import RunResult
-from profiler.weight_sizes import (
-    WeightSizes,
-    uniform_coverage_frac,
-    unused_expert_bytes,
-    vision_bytes,
-    weight_sizes,
-)
+from profiler.weight_sizes import WeightSizes, unused_expert_bytes, vision_bytes, weight_sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,14 +64,15 @@ class Row(Struct, frozen=True, kw_only=True):
 
 class Use(Struct, frozen=True, kw_only=True):
     """What one load point used: bytes of the cache that held tokens (mean and highest of the samples in its
-    steady windows), the mean number of running requests, and by uniform routing the bytes of experts that a
-    decode step of so many tokens leaves unread (a lower bound: skewed routing leaves more)."""
+    steady windows), the mean number of running requests, and the bytes of experts that a decode step of so
+    many tokens leaves unread: by uniform routing (a lower bound: skew leaves more), and as recorded."""
 
     point: LoadPoint
     kv_mean_bytes: int | None
     kv_max_bytes: int | None
     batch: float | None
     idle_uniform_bytes: int | None
+    idle_recorded_bytes: int | None
     required_bytes: int | None
 
 
@@ -94,18 +90,18 @@ class MemoryAccount(Struct, frozen=True, kw_only=True):
 
     def bytes_of(self, name: str) -> int | None:
         """Of a row by its name, None where it is missing or unknown."""
-        return next((row.bytes for row in self.rows if row.name == name), None)
+        return _bytes_of(self.rows, name)
 
 
-def account(run: RunResult, coverage_frac: float | None = None) -> MemoryAccount:
-    """The memory account of a run.
+def _bytes_of(rows: Sequence[Row], name: str) -> int | None:
+    return next((row.bytes for row in rows if row.name == name), None)
 
-    ``coverage_frac``: mean share of a layer's experts that got at least one token in the run, where the
-    routing was recorded.
-    """
-    memory, facts = run.manifest.memory, _facts(run)
+
+def account(run: RunResult) -> MemoryAccount:
+    """The memory account of a run; raises InputError when its recorded routing is damaged."""
+    memory, facts, recorded = run.manifest.memory, _facts(run), routing.report(run)
     weights, parts = _weights(run, memory, facts)
-    held = [weights, *_with_unused(parts, coverage_frac), *_pools(memory)]
+    held = [weights, *_with_unused(parts, recorded), *_pools(memory)]
     rest, total = (_on_gpus if run.manifest.engine.gpus else _on_host)(run, held)
     rows = [*held, *rest]
     if total is not None:
@@ -116,7 +112,7 @@ def account(run: RunResult, coverage_frac: float | None = None) -> MemoryAccount
         device=f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else "the engine's processes",
         total_bytes=total,
         rows=tuple(rows),
-        uses=tuple(_uses(run, rows, facts)),
+        uses=tuple(_uses(run, rows, facts, recorded)),
         kv_tokens=tokens,
         kv_bytes_per_token=pool / tokens if pool and tokens else None,
         notes=tuple(_notes(run)),
@@ -147,7 +143,8 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
         if beside:
             parts.append(_part("beside parameters", beside, "engine"))
         return Row(name="weights", bytes=memory.weights_bytes, known="engine"), parts
-    if facts is None or facts.embedding_params is None or run.manifest.model.weights == "remote":
+    unknown = facts is None or facts.embedding_params is None or facts.missing
+    if facts is None or unknown or run.manifest.model.weights == "remote":
         known = _by_engine(memory.weights_bytes)
         return Row(name="weights", bytes=memory.weights_bytes, known=known, note=_no_split(run)), []
     model, dtype = run.manifest.model, run.manifest.settings.dtype
@@ -185,19 +182,18 @@ def _part(name: str, size: int, known: Known, note: str | None = None) -> Row:
 # ------------------------------------------------------------------------------------------- experts
 
 
-def _with_unused(parts: Sequence[Row], coverage_frac: float | None) -> Iterator[Row]:
+def _with_unused(parts: Sequence[Row], recorded: RoutingReport | None) -> Iterator[Row]:
     """Below the routed experts, what those of them hold that no token used."""
     for row in parts:
         yield row
         if row.name != "routed experts" or row.bytes is None:
             continue
-        known = coverage_frac is not None
         yield Row(
             name="of experts no token used",
-            bytes=unused_expert_bytes(row.bytes, coverage_frac) if coverage_frac is not None else None,
-            known="engine" if known else None,
+            bytes=unused_expert_bytes(row.bytes, recorded.used_frac if recorded else None),
+            known="engine" if recorded else None,
             part_of=row.name,
-            note="by the recorded routing" if known else "the routing was not recorded",
+            note=f"in {recorded.requests} recorded requests" if recorded else "the routing was not recorded",
         )
 
 
@@ -317,8 +313,11 @@ def _remainder(rows: Sequence[Row], total: int) -> Row:
 # ------------------------------------------------------------------------------------------ use
 
 
-def _uses(run: RunResult, rows: Sequence[Row], facts: ModelFacts | None) -> Iterator[Use]:
+def _uses(
+    run: RunResult, rows: Sequence[Row], facts: ModelFacts | None, recorded: RoutingReport | None
+) -> Iterator[Use]:
     source = f"engine:{run.manifest.model.name}"
+    routed = _bytes_of(rows, "routed experts")
     held: dict[LoadPoint, list[Window]] = {}
     for window in run.manifest.windows:
         held.setdefault(window.point, []).append(window)
@@ -334,7 +333,8 @@ def _uses(run: RunResult, rows: Sequence[Row], facts: ModelFacts | None) -> Iter
             kv_mean_bytes=round(float(usage.mean()) * pool) if len(usage) and pool is not None else None,
             kv_max_bytes=most,
             batch=batch,
-            idle_uniform_bytes=_idle_uniform(rows, facts, batch),
+            idle_uniform_bytes=unused_expert_bytes(routed, _uniform_frac(facts, batch)),
+            idle_recorded_bytes=unused_expert_bytes(routed, _recorded_frac(recorded, batch)),
             required_bytes=_required(rows, most),
         )
 
@@ -351,11 +351,15 @@ def _values(run: RunResult, windows: Sequence[Window], source: str, name: str) -
     return np.concatenate(found) if found else np.array([])
 
 
-def _idle_uniform(rows: Sequence[Row], facts: ModelFacts | None, batch: float | None) -> int | None:
-    routed = next((row.bytes for row in rows if row.name == "routed experts"), None)
-    if routed is None or batch is None or facts is None or not facts.experts or not facts.experts_per_token:
+def _uniform_frac(facts: ModelFacts | None, batch: float | None) -> float | None:
+    if batch is None or facts is None or not facts.experts or not facts.experts_per_token:
         return None
-    return unused_expert_bytes(routed, uniform_coverage_frac(facts.experts, facts.experts_per_token, batch))
+    return experts.distinct_uniform(facts.experts, facts.experts_per_token, batch) / facts.experts
+
+
+def _recorded_frac(recorded: RoutingReport | None, batch: float | None) -> float | None:
+    touched = recorded.decode_coverage(batch) if recorded and batch else None
+    return touched.value / recorded.experts if recorded and touched else None
 
 
 def _required(rows: Sequence[Row], kv_used: int | None) -> int | None:

@@ -131,7 +131,9 @@ def _unlisted(name: str, weights: str) -> Model:
 
 def _facts(config: dict[str, Any], source: str) -> tuple[ModelFacts | None, tuple[str, ...]]:
     try:
-        return arch.model_facts(config, source), ()
+        facts = arch.model_facts(config, source)
+        lacks = f"sizes are lower bounds, not counted: {'; '.join(facts.missing)}"
+        return facts, (lacks,) if facts.missing else ()
     except arch.UnsupportedArchitectureError as error:
         return None, (f"{error}: no size check before the start, no ceilings beside the results",)
     except InputError as error:

@@ -50,7 +50,8 @@ class Request(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """All that is decided before anything starts; ``settings[i]`` belongs to ``models[i]``.
+    """All that is decided before anything starts; ``settings[i]`` belongs to ``models[i]``.  A model that is
+    to be routed in several ways is there as often.
 
     ``resumed`` holds the interrupted runs to go on with, one a model, or is empty; so is ``probed`` unless
     the models are served already, and these endpoints were asked how they talk.  ``prompt_salt`` sets the
@@ -95,10 +96,16 @@ def prepare(request: Request, ask: Callable[[Endpoint, float], Endpoint] = ask_a
     boards(what.engine, what.telemetry.devices)  # refuses GPUs that are not here
     machine = host.collect()
     probed = _probed(request, what.engine, ask)
-    chosen = tuple(models.remote(each.model) for each in probed) or _models(request, what.engine)
+    named = tuple(models.remote(each.model) for each in probed) or _models(request, what.engine)
     kind = choose_kind(what.engine)
     price = _price(request.price, machine.gpus if kind in LAUNCHED else ())
-    settings = tuple(_settings(model, what, kind, machine) for model in chosen)
+    routings = _routings(what.engine)
+    chosen = tuple(model for model in named for _ in routings)
+    settings = tuple(
+        _settings(model, what, msgspec.structs.replace(what.engine, kind=kind, routing=routing), machine)
+        for model in named
+        for routing in routings
+    )
     store.check_writable(request.out)
     return Plan(
         scenario=what,
@@ -113,15 +120,32 @@ def prepare(request: Request, ask: Callable[[Endpoint, float], Endpoint] = ask_a
     )
 
 
-def _settings(model: Model, what: Scenario, kind: Kind, machine: Host) -> EngineSettings:
-    """The engine settings of one model: its kind resolved, and its size fitted to this machine."""
-    settings = msgspec.structs.replace(what.engine, kind=kind)
-    if kind in LAUNCHED:
+def _routings(engine: EngineSettings) -> tuple[str, ...]:
+    """Each is a run of its own: one of the model's own routing and one of another show what skew costs."""
+    asked = engine.routing
+    if isinstance(asked, str):
+        return (asked,)
+    if not asked or len(set(asked)) < len(asked):
+        raise InputError(f"engine.routing = {list(asked)}: name at least one, each once")
+    if len(asked) > 1 and "auto" in asked:
+        raise InputError("engine.routing: auto stands for one of the others; name those, as in model,uniform")
+    return asked
+
+
+def _settings(model: Model, what: Scenario, settings: EngineSettings, machine: Host) -> EngineSettings:
+    """The engine settings of one run, its size fitted to this machine."""
+    if settings.kind in LAUNCHED:
         from profiler import fit
 
         memory = fit.available_memory_bytes()
         settings = fit.check_fit(model, settings, what.workload, what.load, machine.gpus, memory)
     check_engine(settings, model)
+    if what.routing.record == "on":
+        from profiler import routing_pass
+
+        reason = routing_pass.missing(what, settings, model)
+        if reason not in (None, routing_pass.NOT_YET):
+            raise InputError(f"routing.record = on, but {reason}; leave it at auto")
     return settings
 
 

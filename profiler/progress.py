@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from profiler.loadgen.job import Progress
-from profiler.measure import Show, Slot
+from profiler.measure import Show
 from profiler.schema import LoadPoint, Window
+from profiler.subject import Slot
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

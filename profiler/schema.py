@@ -39,7 +39,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     for those that keep only the last ``attention_window_tokens``; ``kv_state_bytes_per_sequence`` is the
     fixed state of linear-attention layers.  ``kv_heads`` is 1 where all heads share one latent (MLA).
     ``shared_expert_params`` and ``embedding_params`` (head included) are parts of ``total_params`` beside the
-    routed experts, None in run folders that are older than they.
+    routed experts, None in run folders that are older than they.  ``missing`` says, in words, what could not
+    be counted: the figures are lower bounds then.
     """
 
     architecture: str
@@ -60,6 +61,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     kv_state_bytes_per_sequence: int = 0
     shared_expert_params: int | None = None
     embedding_params: int | None = None
+    missing: tuple[str, ...] = ()
     source: str
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler import stats
 from profiler.samples import between, series
-from profiler.schema import Estimate, Window
+from profiler.schema import Estimate, Manifest, Window
 from profiler.settings import Scenario
 from profiler.windows import OPEN_MODES, WindowView, request_latency
 
@@ -159,6 +159,17 @@ def offered(steady: Sequence[WindowView]) -> Estimate | None:
         if view.span_s and view.window.point.mode in OPEN_MODES
     ]
     return stats.over_repeats(rates) if rates else None
+
+
+def routing_made_up(manifest: Manifest) -> str | None:
+    """Why nothing that depends on a MoE's routing or on the quality of its answers may rest on this run; None
+    where the model's own trained router chose, for dense models, and where nobody knows."""
+    routing, facts = manifest.engine.routing, manifest.model.facts
+    if facts is None or facts.kind != "moe":
+        return None
+    if routing not in (None, "model"):
+        return f"experts were chosen by the profiler ({routing})"
+    return "experts were chosen by a router of random weights" if manifest.model.weights == "random" else None
 
 
 def notes(steady: Sequence[WindowView], scenario: Scenario, hit: Estimate | None) -> Iterator[str]:

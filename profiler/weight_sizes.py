@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
-from profiler import catalog
+from profiler import arch, catalog, quantization
+from profiler.arch.work import Widths, weight_parts
 from profiler.errors import InputError
+from profiler.quantization import PLAIN_BYTES
 from profiler.schema import Model, ModelFacts
 
+_BY_METHOD: dict[str, dict[str, Any]] = {  # where a published config was kept without its quantization
+    "fp8": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    "mxfp4": {"quant_method": "mxfp4"},
+}
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
-MXFP4_BYTES = 4.25 / 8  # 4 bits and an 8-bit scale for every 32 weights (OCP MX v1.0)
-QUANTIZED_BYTES = {"fp8": 1.0, "compressed-tensors": 1.0, "gptq": 0.56, "awq": 0.56}
 
 
 class WeightSizes(Struct, frozen=True):
@@ -28,15 +34,18 @@ class WeightSizes(Struct, frozen=True):
 
 def weight_sizes(model: Model, facts: ModelFacts, dtype: str) -> WeightSizes:
     """As an engine will hold them: in a quantized checkpoint's own formats, else in ``dtype``, as random ones
-    are drawn.  Where ``facts`` are too old to know the parts, all but the routed is dense."""
+    are drawn.  Where there is no config, and ``facts`` are too old to know the parts, all but the routed is
+    dense."""
+    held = widths(model, dtype)
+    if model.config is not None:
+        return WeightSizes(**weight_parts(arch.shape(model.config), held))
     shared, embedding = facts.shared_expert_params or 0, facts.embedding_params or 0
     dense = facts.total_params - facts.routed_expert_params - shared - embedding
-    routed_each, other_each, embedding_each = _bytes_each(model, dtype)
     return WeightSizes(
-        dense=dense * other_each,
-        routed=facts.routed_expert_params * routed_each,
-        shared=shared * other_each,
-        embedding=embedding * embedding_each,
+        dense=dense * held.other,
+        routed=facts.routed_expert_params * held.routed,
+        shared=shared * held.other,
+        embedding=embedding * held.embedding,
     )
 
 
@@ -47,18 +56,47 @@ def weight_bytes_each(model: Model, dtype: str) -> float:
     return weight_sizes(model, model.facts, dtype).total / model.facts.total_params
 
 
-def _bytes_each(model: Model, dtype: str) -> tuple[float, float, float]:
-    """Of a routed expert's weight, of one of the other layers', of the embeddings'."""
+def widths(model: Model, dtype: str) -> Widths:
+    """Bytes of each kind of number as an engine will hold them; see :func:`weight_sizes`."""
+    plain, found = DTYPE_BYTES[dtype], _quantization(model)
+    if found is None:
+        return Widths(
+            routed=plain,
+            other=plain,
+            embedding=plain,
+            cache=plain,
+            activation=plain,
+            compute="fp32" if plain == 4 else "bf16",
+        )
+    layers = model.facts.layers if model.facts else 1
+    held = quantization.read(found, layers)
+    return Widths(
+        routed=held.routed,
+        other=held.other,
+        attention=held.attention,
+        embedding=PLAIN_BYTES,
+        cache=plain if held.cache_bytes is None else held.cache_bytes,
+        activation=plain,
+        compute="fp8" if held.eight_bit else "bf16",
+    )
+
+
+def block(model: Model) -> int:
+    """Weights of a row that a quantized checkpoint keeps together: no tensor-parallel cut may part them."""
+    found = _quantization(model)
+    return quantization.block(found) if found else 1
+
+
+def _quantization(model: Model) -> dict[str, Any] | None:
+    """What says how the checkpoint is quantized, None where plain numbers are loaded or drawn."""
+    if model.weights not in ("hub", "local"):
+        return None
+    found = (model.config or {}).get("quantization_config")
+    if isinstance(found, dict) and found.get("quant_method"):
+        return found
     entry = catalog.find(model.name)
-    method = ((model.config or {}).get("quantization_config") or {}).get("quant_method")
-    method = method or (entry.checkpoint_quantization if entry else None)
-    if model.weights not in ("hub", "local") or method is None:
-        plain = DTYPE_BYTES[dtype]
-        return plain, plain, plain
-    if method == "mxfp4":  # gpt-oss: the experts; attention, router and embeddings stay in 2 bytes
-        return MXFP4_BYTES, 2.0, 2.0
-    each = QUANTIZED_BYTES.get(method, 1.0)
-    return each, each, 2.0
+    method = entry.checkpoint_quantization if entry else None
+    return _BY_METHOD[method] if method else None
 
 
 def vision_bytes(model: Model, dtype: str) -> float:
@@ -67,18 +105,14 @@ def vision_bytes(model: Model, dtype: str) -> float:
     return entry.computed_vision_params * DTYPE_BYTES[dtype] if entry else 0.0
 
 
-def unused_expert_bytes(routed_bytes: int, coverage_frac: float) -> int:
-    """What experts without a token hold, where a share ``coverage_frac`` of a layer's experts had one.
+def unused_expert_bytes(routed_bytes: int | None, coverage_frac: float | None) -> int | None:
+    """What experts without a token hold, where a share ``coverage_frac`` of a layer's experts had one; None
+    where either is not known.
 
     Raises InputError for a share outside 0…1.
     """
+    if routed_bytes is None or coverage_frac is None:
+        return None
     if not 0 <= coverage_frac <= 1:
         raise InputError(f"coverage of experts is {coverage_frac}; it is a share between 0 and 1")
     return round(routed_bytes * (1 - coverage_frac))
-
-
-def uniform_coverage_frac(experts: int, per_token: int, tokens: float) -> float:
-    """Expected share of a layer's N experts that B tokens of k experts each touch where every expert is as
-    likely as any other and tokens are independent: 1 − (1 − k/N)^B (MoE-CAP, arXiv 2412.07067, counts the
-    same experts).  Any skew touches fewer, since (1 − p)^B is convex in p."""
-    return float(1 - (1 - per_token / experts) ** tokens)

@@ -142,7 +142,7 @@ def test_gpu_sets_hold_the_whole_load_and_come_cheapest_first():
     job = fit._Job(published(QWEN), published(QWEN).facts, CHAT.engine, CHAT.workload, CHAT.load)
     specs = {gpu.gpu: gpu for gpu in catalog.gpus()}
     usd = []
-    for text in fit.gpu_sets(job):
+    for text in fit.gpu_sets(lambda size: fit._count(job, size)):
         count, name = text.split(" (")[0].split(" × ")
         usd.append(float(text.split("about ")[1].split()[0]))
         capacity = int(count) * specs[name].memory_bytes * 0.9

@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from profiler import measure, metrics, prepare, records, store
-from profiler.errors import EngineError, LoadError
+from profiler.errors import EngineError, LoadError, describe
 from profiler.loadgen.worker import LoadWorker
-from profiler.measure import Subject, describe, schedule
+from profiler.measure import schedule
 from profiler.prepare import without_secrets
 from profiler.progress import Quiet
 from profiler.schema import Calibration, ClientAudit, LoadPoint
 from profiler.settings import EngineSettings
+from profiler.subject import Subject
 from profiler.windows import WindowView
 from tests import make
 

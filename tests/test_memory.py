@@ -6,17 +6,19 @@ import re
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler import arch, catalog, comparison, memory, store
+from profiler import arch, catalog, comparison, experts, memory, store
 from profiler.errors import InputError
 from profiler.memory import MemoryAccount
 from profiler.report import memory as report
 from profiler.schema import EngineFacts, Gpu, LoadPoint, Memory, Model
-from profiler.weight_sizes import uniform_coverage_frac, unused_expert_bytes
+from profiler.weight_sizes import unused_expert_bytes
 from tests import make
+from tests.routing import recorded as recording
 
 GIB = 1 << 30
 QWEN = "Qwen/Qwen3-30B-A3B"
@@ -337,24 +339,6 @@ def test_whatever_is_known_the_rows_add_up_exactly(tmp_path_factory, data, board
 # ------------------------------------------------------------------------------------------- experts
 
 
-@pytest.mark.parametrize(
-    ("batch", "touched"), [(0, 0), (1, 8), (8, 51.6), (16, 82.4), (32, 111.8), (64, 125.9)]
-)
-def test_uniform_routing_touches_as_many_experts_as_the_formula_says(batch, touched):
-    assert uniform_coverage_frac(128, 8, batch) * 128 == pytest.approx(touched, abs=0.05)
-
-
-@given(
-    weights=st.lists(st.floats(0.01, 1), min_size=8, max_size=32),
-    batch=st.integers(1, 200),
-    k=st.integers(1, 4),
-)
-def test_skewed_routing_never_touches_more_than_uniform(weights, batch, k):
-    share = [min(1.0, k * w / sum(weights)) for w in weights]
-    skewed = sum(1 - (1 - p) ** batch for p in share) / len(share)
-    assert skewed <= uniform_coverage_frac(len(share), k, batch) + 1e-9
-
-
 def test_experts_without_a_token_hold_their_share():
     assert unused_expert_bytes(1000, 0.75) == 250
     assert unused_expert_bytes(1000, 1) == 0
@@ -368,9 +352,29 @@ def test_the_row_of_unused_experts_needs_the_routing(tmp_path):
     row = next(row for row in memory.account(run).rows if row.part_of == "routed experts")
     assert (row.bytes, row.known) == (None, None)
     assert "not recorded" in (row.note or "")
-    told = memory.account(run, coverage_frac=0.9)
-    assert told.bytes_of("of experts no token used") == round(5.4 * GIB)
-    assert adds_up(told), "a part of a part is not added again"
+
+
+def recorded(tmp_path: Any, used: int) -> store.RunResult:
+    """A run whose 160 requests of one token each went in turn to ``used`` of the 128 experts, 8 each."""
+    chosen = (np.arange(160)[:, None] * 8 + np.arange(8)) % used
+    written = run_of(tmp_path, COUNTED, sampled("gpu:GPU-1", BOARD) + usage(20, 0.5, 2))
+    return recording.add(written, chosen.reshape(160, 1, 1, 8), 128)
+
+
+def test_the_recorded_routing_says_what_experts_no_token_used_hold(tmp_path):
+    found = memory.account(recorded(tmp_path, used=96))
+    row = next(row for row in found.rows if row.part_of == "routed experts")
+    assert (row.bytes, row.known) == (round(54 * GIB / 4), "engine")
+    assert row.note == "in 160 recorded requests"
+    assert adds_up(found), "a part of a part is not added again"
+
+
+def test_a_step_leaves_unread_what_the_recording_says(tmp_path):
+    found = memory.account(recorded(tmp_path, used=96))
+    alike = (4 * 14 * 13 + 8 * 13 * 12) / (160 * 159)  # two requests of one of the twelve sets of experts
+    touched = 8 * (2 - alike)
+    assert found.uses[0].idle_recorded_bytes == pytest.approx(54 * GIB * (1 - touched / 128), rel=1e-9)
+    assert any("by the recorded routing" in line for line in report.lines(found))
 
 
 def test_a_dense_model_has_no_row_of_experts(tmp_path):
@@ -401,7 +405,7 @@ def test_the_cache_is_averaged_and_peaks_inside_the_steady_window_only(tmp_path)
     assert use.kv_max_bytes == 6 * GIB
     assert use.batch == 8
     assert use.required_bytes == (57 + 2 + 1 + 1 + 6) * GIB, "not the 72 GiB that vLLM holds"
-    assert use.idle_uniform_bytes == unused_expert_bytes(54 * GIB, uniform_coverage_frac(128, 8, 8))
+    assert use.idle_uniform_bytes == unused_expert_bytes(54 * GIB, experts.distinct_uniform(128, 8, 8) / 128)
 
 
 def test_each_load_has_its_own_use(tmp_path):

@@ -7,7 +7,8 @@ import io
 import msgspec
 import pytest
 
-from profiler import cli, comparison, store
+from profiler import comparison, store
+from profiler.cli import compare
 from profiler.report import energy, page
 from profiler.schema import Gpu
 from tests import make
@@ -45,7 +46,7 @@ def test_markdown_says_all_that_the_terminal_says(runs):
 
 
 def test_the_command_prints_that_page(runs, capsys):
-    cli.compare_runs([run.folder for run in runs], form="md")
+    compare.compare_runs([run.folder for run in runs], form="md")
     assert capsys.readouterr().out == page.markdown(comparison.rows(runs), runs)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from profiler import fit, host, prepare, scenario
+from profiler import fit, host, manifest, prepare, scenario
 from profiler.errors import InputError
 from profiler.schema import Gpu
+from profiler.subject import Subject
 from tests import make
 
 
@@ -161,3 +164,36 @@ def test_pictures_need_a_server_that_chats(tmp_path):
     words = ("workload.images.width=64", "workload.images.height=64")
     with pytest.raises(InputError, match="chat"):
         plan(tmp_path, "tiny-moe", engine="transformers", overrides=words)
+
+
+def test_each_routing_of_a_model_is_a_run_of_its_own(monkeypatch, tmp_path):
+    machine(monkeypatch, 0)
+    words = ("engine.routing=model,skew=1.0,uniform", "load.concurrency=1")
+    found = plan(tmp_path, "tiny-moe", engine="transformers", overrides=words)
+    assert [each.name for each in found.models] == ["tiny-moe"] * 3
+    assert [each.routing for each in found.settings] == ["model", "skew=1.0", "uniform"]
+    assert found.scenario.engine.routing == ("model", "skew=1.0", "uniform")
+    ids = {manifest.of(found, number).run_id for number in range(3)}
+    assert len(ids) == 3
+    last = SimpleNamespace(plan=found, model=found.models[2], settings=found.settings[2])
+    assert Subject.name.fget(last) == "tiny-moe, routing uniform"
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "routing", "telling"),
+    [
+        ("tiny-moe", "transformers", "unifrom", "routing 'unifrom': model, uniform or skew=CV"),
+        ("tiny-moe", "transformers", "skew=-1", "routing 'skew=-1'"),
+        ("tiny-moe", "transformers", "model,model", "each once"),
+        ("tiny-moe", "transformers", "auto,uniform", "auto stands for one of the others"),
+        ("tiny-moe", "transformers", "skew=9", "2 of 32 experts, so the CV is below 3.873"),
+        ("tiny-dense", "transformers", "uniform", "tiny-dense has no experts to route to"),
+        ("tiny-dense", "transformers", "model,uniform", "tiny-dense has no experts to route to"),
+        ("sim", "simulated", "uniform", "engine simulated cannot be chosen"),
+    ],
+)
+def test_routings_that_cannot_be_had_are_refused_in_one_line(tmp_path, model, engine, routing, telling):
+    with pytest.raises(InputError, match=re.escape(telling)) as found:
+        plan(tmp_path, model, engine=engine, overrides=(f"engine.routing={routing}", "load.concurrency=1"))
+    assert "\n" not in str(found.value)
+    assert not list(tmp_path.iterdir())

@@ -10,9 +10,9 @@ import sys
 from msgspec.structs import replace
 
 from profiler.loadgen.job import Progress
-from profiler.measure import Slot
 from profiler.progress import Clock, label, load_words, speed
 from profiler.schema import LoadPoint
+from profiler.subject import Slot
 from tests import make
 
 SLOT = Slot(0, 1, LoadPoint(mode="closed", concurrency=8))

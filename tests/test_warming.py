@@ -13,10 +13,10 @@ from profiler import prepare, warming
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError
 from profiler.loadgen.job import LoadJob, Progress
-from profiler.measure import Slot, Subject
 from profiler.samples import Sample, encode
 from profiler.schema import Endpoint, EngineFacts, LoadPoint, ProbeStatus
 from profiler.settings import Measure, Timeouts, Workload
+from profiler.subject import Slot, Subject
 from profiler.warming import SPAN_S, STEADY_C, Thermometer, Warmth, warm
 
 S = 10**9

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
+from profiler.catalog.boards import (
+    FOLDER,
+    SHEET_VARIABLE,
+    GpuSpec,
+    find_gpus,
+    gpus,
+    match_gpu,
+    nearest_gpus,
+    own,
+    shipped,
+)
 from profiler.schema import Gpu, Price
 
-FOLDER = Path(__file__).resolve().parent
-GIB = 1 << 30
+__all__ = ["SHEET_VARIABLE", "GpuSpec", "find_gpus", "gpus", "match_gpu", "nearest_gpus", "own", "shipped"]
 
 # Endings that name a training stage, file format or date, never another shape.
 _STAGE = re.compile(r"-(instruct|chat|base|it|pt|thinking|sft|hf|\d{4})(?=-|$)")
@@ -65,27 +74,6 @@ class CatalogModel(Struct, frozen=True, kw_only=True):
     def hub(self) -> str:
         """Where the weights lie on the Hub."""
         return self.hub_id or self.id
-
-
-class GpuSpec(Struct, frozen=True, kw_only=True):
-    """One kind of GPU.  None where no source says.  ``driver_name`` is the pattern of its name in NVML;
-    ``price_names`` its names in price lists, after ``|`` those that leave the variant open."""
-
-    gpu: str
-    mem_gb: float
-    mem_bw_gbs: float | None
-    dense_bf16_tflops: float | None
-    fp8_tflops: float | None
-    tdp_w: float | None
-    nvlink_gbs: float | None
-    driver_name: str
-    price_names: str
-    source: str
-
-    @property
-    def memory_bytes(self) -> int:
-        """A vendor's "GB" of GPU memory is a GiB in fact: drivers report 79.6 of 80, 140.4 of 141."""
-        return int(self.mem_gb * GIB)
 
 
 class PriceOffer(Struct, frozen=True, kw_only=True):
@@ -142,41 +130,12 @@ def tiny_models() -> dict[str, dict[str, Any]]:
 
 
 @cache
-def gpus() -> tuple[GpuSpec, ...]:
-    """All GPUs of the catalog."""
-    return tuple(msgspec.convert(row, GpuSpec, strict=False) for row in _rows("gpus.csv"))
-
-
-@cache
 def gpu_prices() -> tuple[PriceOffer, ...]:
     """All dated offers and estimates."""
-    return tuple(msgspec.convert(row, PriceOffer, strict=False) for row in _rows("gpu_prices.csv"))
-
-
-def _rows(name: str) -> list[dict[str, str | None]]:
     import csv
 
-    with (FOLDER / name).open(newline="", encoding="utf-8") as file:
-        optional = {"mem_bw_gbs", "dense_bf16_tflops", "fp8_tflops", "tdp_w", "nvlink_gbs"}
-        return [
-            {key: None if key in optional and not value else value for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-
-
-def match_gpu(driver_name: str, memory_bytes: int | None = None) -> GpuSpec | None:
-    """The specification for a GPU as its driver names it (``NVIDIA H100 80GB HBM3``), None when unsure.
-
-    ``memory_bytes`` must be within −12 … +6 % of the specification: it tells variants apart (GH200 with 96 or
-    141 GB, laptop GPUs, MIG slices), and a wrong match would give wrong ceilings and prices.
-    """
-    plain = re.sub(r"\b(NVIDIA|GEFORCE)\b", " ", driver_name.upper().replace("-", " "))
-    plain = " ".join(plain.split())
-    for spec in gpus():
-        same_size = memory_bytes is None or 0.88 <= memory_bytes / spec.memory_bytes <= 1.06
-        if same_size and re.fullmatch(spec.driver_name, plain):
-            return spec
-    return None
+    with (FOLDER / "gpu_prices.csv").open(newline="", encoding="utf-8") as file:
+        return tuple(msgspec.convert(row, PriceOffer, strict=False) for row in csv.DictReader(file))
 
 
 def offers(gpu: GpuSpec, kind: str = "on_demand") -> tuple[PriceOffer, ...]:

@@ -13,12 +13,22 @@ from typing import Literal
 
 from msgspec import structs
 
-from profiler.engines.base import RunningEngine
+from profiler import experts
+from profiler.engines.base import RunningEngine, wanted_routing
 from profiler.errors import InputError
 from profiler.schema import Model, ProbeStatus
 from profiler.settings import EngineSettings
 
-__all__ = ["RunningEngine", "available_engines", "boards", "check_engine", "choose_kind", "open_engine"]
+__all__ = [
+    "RunningEngine",
+    "available_engines",
+    "boards",
+    "check_engine",
+    "choose_kind",
+    "open_engine",
+    "open_recorder",
+    "routing_unknown",
+]
 
 Kind = Literal["vllm", "transformers", "endpoint", "simulated"]
 
@@ -39,6 +49,44 @@ def open_engine(
     finally:
         if engine.process is not None:
             engine.process.stop()
+
+
+@contextmanager
+def open_recorder(
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+) -> Iterator[RunningEngine]:
+    """As :func:`open_engine`, an engine that tells its routing (``RunningEngine.routing``) whatever that
+    costs in speed: nothing may be timed in it."""
+    kind = choose_kind(settings)
+    if kind != "vllm":  # it costs nothing to be asked
+        with open_engine(settings, model, workdir, report) as engine:
+            yield engine
+        return
+    from profiler.engines import vllm
+
+    engine = vllm.open_recorder(structs.replace(settings, kind=kind), model, workdir, report)
+    try:
+        yield engine
+    finally:
+        if engine.process is not None:
+            engine.process.stop()
+
+
+def routing_unknown(settings: EngineSettings, model: Model) -> str | None:
+    """Why the experts of this model cannot be recorded with these settings; None where they can, as far as
+    can be known before it runs.  Starts and asks nothing."""
+    kind = choose_kind(settings)
+    if kind == "simulated":
+        return "the simulated engine has no experts"
+    if kind == "endpoint":
+        return "a server that runs already does not tell which experts it uses"
+    if kind == "vllm":
+        from profiler.engines import vllm
+
+        return vllm.routing_unknown(settings)
+    from profiler.engines import transformers
+
+    return transformers.routing_unknown(model)
 
 
 def choose_kind(settings: EngineSettings) -> Kind:
@@ -95,6 +143,7 @@ def available_engines() -> tuple[ProbeStatus, ...]:
 def check_engine(settings: EngineSettings, model: Model) -> None:
     """Raise InputError for whatever :func:`open_engine` would refuse; starts, writes and asks nothing."""
     kind = choose_kind(settings)
+    _check_routing(settings, model, kind)
     if kind == "endpoint":
         from profiler.engines.endpoint import open_endpoint
 
@@ -111,6 +160,28 @@ def check_engine(settings: EngineSettings, model: Model) -> None:
         from profiler.engines import transformers
 
         transformers.server_config(settings, model)
+
+
+def _check_routing(settings: EngineSettings, model: Model, kind: Kind) -> None:
+    asked = settings.routing
+    if asked == "auto":
+        return
+    assert isinstance(asked, str), "of several routings each is a run of its own"
+    wanted = experts.parse(asked)
+    if kind in ("endpoint", "simulated"):
+        raise InputError(
+            f"engine.routing = {asked!r}: the routing of engine {kind} cannot be chosen; leave it out"
+        )
+    facts = model.facts
+    if wanted_routing(settings, model) is None or facts is None:
+        raise InputError(f"engine.routing = {asked!r}: {model.name} has no experts to route to; leave it out")
+    if isinstance(wanted, float) and facts.experts and facts.experts_per_token:
+        bound = experts.largest_cv(facts.experts, facts.experts_per_token)
+        if wanted >= bound:
+            raise InputError(
+                f"engine.routing = {asked!r}: {model.name} sends a token to {facts.experts_per_token} of "
+                f"{facts.experts} experts, so the CV is below {bound:.4g}"
+            )
 
 
 def _open(

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
-from profiler.engines.base import RunningEngine
+from profiler.engines import routed
+from profiler.engines.base import RoutingSource, RunningEngine, routing_note
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
 from profiler.errors import EngineError
@@ -20,9 +22,17 @@ from profiler.settings import EngineSettings
 
 
 class _Account(Memory, frozen=True, kw_only=True):
-    """What GET /memory answers: the account, where the model runs, and what is worth a note."""
+    """What GET /memory answers: the account, and where the model runs."""
 
     device: Literal["cpu", "cuda"] | None = None
+
+
+class _Routing(Struct):
+    """What GET /routing answers: how tokens find their experts, and the layers whose experts are told."""
+
+    routing: str | None = None
+    layers: tuple[int, ...] = ()
+    experts: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -55,17 +65,29 @@ def open_transformers(
     key = secrets.token_urlsafe(24)
     started = _start(settings, argv, {transformers.API_KEY_VARIABLE: key}, workdir, report)
     account = read_account(started.port, key)
+    _, told = get(started.port, "/routing", key=key)
+    routing = msgspec.json.decode(told or b"{}", type=_Routing)
     facts = EngineFacts(
         kind="transformers",
         version=_version("transformers"),
         device=account.device or "cpu",
+        routing=routing.routing,
         argv=started.argv,
         gpus=tuple(uuid for uuid, _ in visible_gpus(settings.env)[:1]) if account.device == "cuda" else (),
         start_s=started.start_s,
         weights=model.weights,
-        notes=account.notes,
+        notes=(*routing.notes, *routing_note(model, routing.routing)),
     )
-    return _running(started, key, model, facts)
+    running = _running(started, key, model, facts)
+    if not routing.layers or routing.experts is None:
+        return running
+    source = RoutingSource(
+        says=f"transformers {facts.version}, what its experts were given",
+        layers=routing.layers,
+        experts=routing.experts,
+        ask=lambda *asked: routed.ask(running.endpoint, *asked),
+    )
+    return msgspec.structs.replace(running, routing=source)
 
 
 def missing_packages() -> list[str]:

@@ -31,6 +31,7 @@ class Stream:
         self.streaming = bool(request.get("stream", False))
         self.started = False
         self.ended = False
+        self.beside: dict[str, Any] = {}  # what goes out with an answer in one piece, in its choice
         self.head = STREAM_HEAD
         self._connection = connection
         self._usage_wanted = bool(options.get("include_usage", False))
@@ -99,7 +100,7 @@ class Stream:
         if cached_tokens is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": cached_tokens}
         if not self.streaming:
-            choice = self._choice(self._ids, "".join(self._texts), reason or self._reason)
+            choice = self._choice(self._ids, "".join(self._texts), reason or self._reason) | self.beside
             self.ended = True
             self._connection.respond(200, self._frame | {"choices": [choice], "usage": usage})
             return

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from profiler.engines.base import wanted_routing
 from profiler.errors import InputError, nearest
 from profiler.schema import Model
 from profiler.settings import EngineSettings
@@ -41,7 +42,10 @@ class EngineArgs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
-    """What the server process reads: which model, from where, and how to run it."""
+    """What the server process reads: which model, from where, and how to run it.
+
+    ``routing`` is None for a model without experts; ``routing_asked`` whether a user named it.
+    """
 
     name: str
     weights: Literal["hub", "local", "random"]
@@ -50,6 +54,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     config: dict[str, Any] | None = None
     folder: str | None = None
     max_model_len: int | None = None
+    routing: str | None = None
+    routing_asked: bool = False
 
 
 def command(settings: EngineSettings, model: Model, workdir: Path) -> list[str]:
@@ -87,7 +93,14 @@ def server_config(settings: EngineSettings, model: Model) -> ServerConfig:
         config=model.config,
         folder=model.folder,
         max_model_len=settings.max_model_len,
+        routing=wanted_routing(settings, model),
+        routing_asked=settings.routing != "auto",
     )
+
+
+def routing_unknown(model: Model) -> str | None:
+    """Why it cannot be recorded which experts this model uses; None where the engine will try."""
+    return None if model.facts else f"the architecture of {model.name} is not known"
 
 
 def engine_args(args: dict[str, Any]) -> EngineArgs:

@@ -18,13 +18,17 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from profiler.engines import routed
 from profiler.engines.sse_server import App, HttpError, run
 from profiler.engines.sse_stream import Stream
 from profiler.engines.transformers import API_KEY_VARIABLE, ServerConfig
+
+if TYPE_CHECKING:
+    from profiler.engines.transformers_routing import Listener
 
 MAX_IN_FLIGHT = 4096
 # How long either thread may keep the interpreter while the other waits.  A forward pass lets go of it in
@@ -35,11 +39,19 @@ SWITCH_INTERVAL_S = 0.001
 class Batcher(App):
     """Serves one model through a running ``ContinuousBatchingManager``."""
 
-    def __init__(self, name: str, manager: Any, limits: Limits, pages: dict[str, Callable[[], Any]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        manager: Any,
+        limits: Limits,
+        pages: dict[str, Callable[[], Any]],
+        listener: Listener | None = None,
+    ) -> None:
         self.model = name
         self._manager = manager
         self._limits = limits
         self._pages = pages
+        self._listener = listener
         self._names = map(str, itertools.count())
         self._in_flight = 0
 
@@ -50,17 +62,20 @@ class Batcher(App):
         ids, max_tokens = self._limits.checked(request)
         if self._in_flight >= MAX_IN_FLIGHT:
             raise HttpError(503, f"{MAX_IN_FLIGHT} requests are waiting already")
+        if request.get("routed_experts"):
+            await self._with_experts(ids, max_tokens, stream)
+            return
         relay = Relay(stream, len(ids), max_tokens, self._limits.decoder(request))
+        eos = -1 if request.get("ignore_eos", False) else self._limits.eos
+        await self._generate(ids, max_tokens, eos, relay)
+
+    async def _generate(self, ids: list[int], max_tokens: int, eos: Any, relay: Relay) -> None:
         name = next(self._names)
         self._in_flight += 1
         try:
             self._manager.register_result_handler(name, relay)
             accepted = self._manager.add_request(
-                ids,
-                request_id=name,
-                max_new_tokens=max_tokens,
-                streaming=True,
-                eos_token_id=-1 if request.get("ignore_eos", False) else self._limits.eos,
+                ids, request_id=name, max_new_tokens=max_tokens, streaming=True, eos_token_id=eos
             )
             if accepted is None:
                 raise HttpError(503, "the engine is stopping")
@@ -72,6 +87,18 @@ class Batcher(App):
             self._in_flight -= 1
             relay.done.cancel()
             self._manager.output_router.result_handlers.pop(name, None)
+
+    async def _with_experts(self, ids: list[int], max_tokens: int, stream: Stream) -> None:
+        """Answer in full length, with the experts of every position, while the batching stands still."""
+        if self._listener is None:
+            raise HttpError(501, "the routing of this model cannot be told")
+        kept = Kept(stream, len(ids), max_tokens, None)
+        await self._generate(ids, max_tokens, -1, kept)
+        run = ids + kept.tokens[:-1]
+        told = await asyncio.to_thread(self._listener.experts_of, run, self._manager.pause)
+        stream.beside["routed_experts"] = routed.written(told)
+        stream.tokens(kept.tokens, "", "length")
+        stream.finish(prompt_tokens=len(ids), completion_tokens=len(kept.tokens))
 
 
 class Relay:
@@ -106,6 +133,19 @@ class Relay:
         self._stream.tokens(fresh, self._decode(fresh) if self._decode else "", reason)
         if ended:
             self._stream.finish(prompt_tokens=self._prompt_tokens, completion_tokens=self._sent)
+            self.done.set_result(None)
+
+
+class Kept(Relay):
+    """Keeps the answer until more is known of it."""
+
+    tokens: list[int]
+
+    def _pass_on(self, output: Any) -> None:
+        if output.error is not None:
+            raise HttpError(500, output.error)
+        if output.is_finished():
+            self.tokens = list(output.generated_tokens)
             self.done.set_result(None)
 
 
@@ -185,11 +225,13 @@ def main(argv: list[str] | None = None) -> None:
 def build(config: ServerConfig) -> Batcher:
     """The model loaded and its batching started."""
     from profiler.engines import transformers_model as engine
+    from profiler.engines.transformers_routing import set_up
 
     engine.log("importing torch and transformers")
     engine.set_threads(config.args.threads)
     before_bytes = engine.own_bytes()
     model = engine.load(config)
+    routing = set_up(model, config.routing, config.routing_asked)
     manager = engine.start_batching(model, config)
     text = model.config.get_text_config()
     context = min(
@@ -212,7 +254,12 @@ def build(config: ServerConfig) -> Batcher:
         eos=getattr(text, "eos_token_id", None),
         tokenizer=_tokenizer(config),
     )
-    return Batcher(config.name, manager, limits, {"/memory": account, "/metrics": metrics})
+    pages: dict[str, Callable[[], Any]] = {
+        "/memory": account,
+        "/metrics": metrics,
+        "/routing": lambda: routing.told,
+    }
+    return Batcher(config.name, manager, limits, pages, routing.listener)
 
 
 def _end_with(manager: Any) -> None:

@@ -20,13 +20,14 @@ import psutil
 from msgspec.structs import replace
 
 from profiler import procfs
-from profiler.engines import vllm_inside
-from profiler.engines.base import RunningEngine
+from profiler.engines import vllm_inside, vllm_routing
+from profiler.engines.base import RunningEngine, routing_note
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
 from profiler.engines.vllm_account import cache_config, counted, memory_account, start_notes
 from profiler.engines.vllm_log import strip_prefix
-from profiler.errors import InputError
+from profiler.engines.vllm_routing import Plan
+from profiler.errors import EngineError, InputError
 from profiler.schema import Endpoint, EngineFacts, Memory, Model
 from profiler.secret import is_secret
 from profiler.settings import EngineSettings
@@ -97,33 +98,73 @@ def open_vllm(
 
     Raises InputError when vLLM is missing or an argument is wrong, EngineError when it does not start.
     """
-    build, arguments = check_vllm(settings, model)
-    source = model_source(model, workdir)
-    key = settings.env.get("VLLM_API_KEY") or secrets.token_urlsafe(24)
-    launch = Launch(
-        name="vllm",
-        argv=lambda port: command(source, model.name, port, arguments),
-        timeout_s=settings.start_timeout_s,
-        env=environment(settings, model, build.device, key),
-        phase=phase,
-    )
-    started = start_server(launch, workdir / "engine.log", report)
-    return _running(started, settings, model, build, key)
+    build, plan = check_vllm(settings, model)
+    return _start(settings, model, workdir, report, build, plan)
 
 
-def check_vllm(settings: EngineSettings, model: Model) -> tuple[Installed, dict[str, Any]]:
-    """The installed build and the server's arguments; raises InputError, starts and writes nothing."""
+def open_recorder(
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+) -> RunningEngine:
+    """As ``open_vllm``, a server that tells which experts it used, by whatever slows it down."""
+    build, plan = check_vllm(settings, model)
+    more = vllm_routing.recorder_plan(build.device)
+    telling = replace(plan, arguments=plan.arguments | more.arguments, env=plan.env | more.env)
+    engine = _start(settings, model, workdir, report, build, telling)
+    try:
+        return replace(engine, routing=vllm_routing.source(engine.endpoint, telling, build.version))
+    except EngineError:
+        if engine.process is not None:
+            engine.process.stop()
+        raise
+
+
+def routing_unknown(settings: EngineSettings) -> str | None:
+    """Why ``open_recorder`` could not tell the experts; None where it can as far as is known beforehand."""
+    build = installed()
+    return MISSING if build is None else vllm_routing.unknown(settings, build.device)
+
+
+def check_vllm(settings: EngineSettings, model: Model) -> tuple[Installed, Plan]:
+    """The installed build, and what its server is started with; raises InputError, starts nothing."""
     build = installed()
     if build is None:
         raise InputError(MISSING)
     if model.weights == "remote" or (model.weights == "local" and model.folder is None):
         raise InputError(f"engine vllm has no weights of {model.name}; give a model folder or a Hub id")
     arguments = engine_arguments(settings, model, build.device)
-    return build, arguments | vllm_inside.options(build.version, arguments)
+    arguments |= vllm_inside.options(build.version, arguments)
+    plan = vllm_routing.plan(settings, model, build.device, arguments)
+    return build, replace(plan, arguments=arguments | plan.arguments)
+
+
+def _start(
+    settings: EngineSettings,
+    model: Model,
+    workdir: Path,
+    report: Callable[[str], None],
+    build: Installed,
+    plan: Plan,
+) -> RunningEngine:
+    source = model_source(model, workdir)
+    key = settings.env.get("VLLM_API_KEY") or secrets.token_urlsafe(24)
+    launch = Launch(
+        name="vllm",
+        argv=lambda port: command(source, model.name, port, plan.arguments),
+        timeout_s=settings.start_timeout_s,
+        env=environment(settings, model, build.device, key) | plan.env,
+        phase=phase,
+    )
+    started = start_server(launch, workdir / "engine.log", report)
+    try:
+        real = vllm_routing.really(started.port, key, plan)
+        return _running(started, settings, model, build, real, key)
+    except BaseException:
+        started.process.stop()
+        raise
 
 
 def _running(
-    started: Started, settings: EngineSettings, model: Model, build: Installed, key: str
+    started: Started, settings: EngineSettings, model: Model, build: Installed, plan: Plan, key: str
 ) -> RunningEngine:
     ranks = device_count(settings)
     gpus = visible_gpus(settings.env)[:ranks] if build.device == "cuda" else ()
@@ -163,7 +204,8 @@ def _running(
             gpus=tuple(uuid for uuid, _ in gpus),
             start_s=started.start_s,
             weights=model.weights,
-            notes=notes,
+            routing=plan.routing,
+            notes=(*notes, *plan.notes, *routing_note(model, plan.routing)),
         ),
         log_path=started.process.log_path,
         process=started.process,

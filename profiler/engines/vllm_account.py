@@ -140,7 +140,7 @@ def start_notes(log: str, config: Mapping[str, str], model: Model) -> tuple[str,
     if cores := re.findall(r"local_rank=\d+, core ids=\[([\d, ]*)\]", log):
         notes.append(f"computing threads bound to CPU cores {'; '.join(cores)}")
     if model.weights == "random":
-        notes.append("dummy weights, uniform in ±0.001: expert routing is not a trained router's")
+        notes.append("dummy weights, uniform in ±0.001, the same in all tensors of one shape")
     return tuple(notes)
 
 

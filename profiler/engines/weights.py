@@ -14,7 +14,9 @@ from typing import Any
 KINDS = {
     "shared_expert_bytes": re.compile(r"(^|\.)shared_(experts?(_gate)?|mlp)(\.|$)"),
     "routed_expert_bytes": re.compile(r"(^|\.)(experts|block_sparse_moe\.(in|out)put_linear)(\.|$)"),
-    "embedding_bytes": re.compile(r"(^|\.)(embed_tokens|wte|embed_in|lm_head|embed_out)(\.|$)"),
+    "embedding_bytes": re.compile(
+        r"(^|\.)(embed_tokens|wte|embed_in|(model|backbone)\.embeddings|lm_head|embed_out)(\.|$)"
+    ),
 }
 REST = "dense_bytes"
 

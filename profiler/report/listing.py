@@ -58,11 +58,21 @@ def list_gpus() -> Rows:
             "memory_gb": gpu.mem_gb,
             "bandwidth_gb_per_s": gpu.mem_bw_gbs,
             "bf16_tflops": gpu.dense_bf16_tflops,
+            "fp8_tflops": gpu.fp8_tflops,
+            "fp32_tflops": gpu.dense_fp32_tflops,
             "tdp_w": gpu.tdp_w,
+            "link_gb_per_s": gpu.nvlink_gbs,
+            "kind": gpu.kind,
+            "from": _origin(gpu),
             "source": gpu.source,
         }
         for gpu in catalog.gpus()
     ]
+
+
+def _origin(gpu: catalog.GpuSpec) -> str:
+    """The catalog, or the user's own sheet."""
+    return f"{gpu.sheet}{' (measured)' if gpu.measured else ''}" if gpu.sheet else "catalog"
 
 
 def list_prices() -> Rows:
@@ -94,18 +104,22 @@ SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "kv_bytes_per_token": ("KV bytes/token", lambda v: f"{v:,}"),
     "memory_gb": ("memory GB", lambda v: f"{v:,.0f}"),
     "bandwidth_gb_per_s": ("GB/s", lambda v: f"{v:,.0f}"),
-    "bf16_tflops": ("bf16 TFLOP/s", lambda v: f"{v:,.0f}"),
+    "bf16_tflops": ("bf16 TFLOP/s", lambda v: f"{v:,.0f}" if v >= 10 else significant(v)),
+    "fp8_tflops": ("fp8", lambda v: f"{v:,.0f}"),
+    "fp32_tflops": ("fp32", significant),
     "tdp_w": ("TDP W", lambda v: f"{v:,.0f}"),
+    "link_gb_per_s": ("link GB/s", lambda v: f"{v:,.0f}"),
     "usd_per_gpu_hour": ("USD/GPU-h", lambda v: f"{v:.2f}"),
 }
 WIDE = "source"
 
 
 def render(rows: Rows, as_json: bool) -> str:
-    """Aligned text without the sources, or JSON with everything, units in the keys."""
+    """Aligned text without the sources and what nobody says, or JSON with everything, units in the keys."""
     if as_json:
         return json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
-    columns = [column for column in rows[0] if column != WIDE]
+    told = [column for column in rows[0] if any(row[column] is not None for row in rows)]
+    columns = [column for column in told if column != WIDE]
     table = [[SHOWN[c][0] if c in SHOWN else c for c in columns]]
     table += [[_cell(row[c], c) for c in columns] for row in rows]
     widths = [max(len(line[place]) for line in table) for place in range(len(columns))]

@@ -86,8 +86,11 @@ def _used(use: Use) -> Iterator[str]:
         yield f"KV cache in use {_gib(use.kv_mean_bytes)} GiB on average, {_gib(use.kv_max_bytes)} at most"
     if use.required_bytes is not None:
         yield f"required {_gib(use.required_bytes)} GiB"
-    if use.idle_uniform_bytes is not None:
-        yield (
-            f"a decode step of {use.batch:.3g} tokens leaves {_gib(use.idle_uniform_bytes)} GiB of experts "
-            "or more unread (computed for uniform routing)"
-        )
+    if use.idle_recorded_bytes is not None:
+        yield f"{_unread(use, use.idle_recorded_bytes)} unread (by the recorded routing)"
+    elif use.idle_uniform_bytes is not None:
+        yield f"{_unread(use, use.idle_uniform_bytes)} or more unread (computed for uniform routing)"
+
+
+def _unread(use: Use, size: int) -> str:
+    return f"a decode step of {use.batch:.3g} tokens leaves {_gib(size)} GiB of experts"

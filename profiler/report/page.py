@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler import comparison
-from profiler.report import energy, table, verdicts
+from profiler.report import energy, routing, skew, table, utilisation, verdicts
 from profiler.report.table import Row, Shown
 from profiler.store import RunResult
 
@@ -26,15 +26,19 @@ class Part(NamedTuple):
 
 
 def parts(rows: Sequence[Row], runs: Sequence[RunResult]) -> Iterator[Part]:
-    """Cost table, energy table where energy was measured, and what holds for all of it."""
+    """Cost table, energy table where energy was measured, utilisation table where ceilings are known, and
+    what holds for all of it."""
     notes = table.footnotes(rows, comparison.host_differences(runs))
     yield Part(rows, table.SHOWN, [*verdicts.found_lines(runs), *_bulleted(notes)])
     if found := energy.measured(rows):
         yield Part(found, energy.SHOWN, _bulleted(energy.footnotes(found)))
+    if found := utilisation.known(rows):
+        yield Part(found, utilisation.SHOWN, _bulleted(utilisation.footnotes(found)))
     limits = verdicts.limit_lines(rows, runs)
+    experts = [*routing.lines(runs), *skew.lines(runs)]
     errors = [*verdicts.calibration_lines(runs), *verdicts.sampler_lines(rows)]
     prices = sorted({table.price_line(row) for row in rows})
-    yield Part((), (), _bulleted([*limits, *errors, *table.empty_runs(runs), *prices]))
+    yield Part((), (), _bulleted([*limits, *experts, *errors, *table.empty_runs(runs), *prices]))
 
 
 def _bulleted(notes: Sequence[str]) -> list[str]:

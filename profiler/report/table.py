@@ -116,7 +116,7 @@ def _run(row: Row, column: str) -> str:
 
 
 # Shown only where they tell rows apart.
-TELLING = ("scenario", "engine", "weights", "host")
+TELLING = ("scenario", "engine", "weights", "routing", "host")
 WHICH = (
     Shown("scenario", "scenario", _plain),
     Shown("conc", "concurrency", _load),
@@ -124,6 +124,7 @@ WHICH = (
     Shown("model", "model", _plain),
     Shown("engine", "engine", _plain),
     Shown("weights from", "weights", _plain),
+    Shown("routing", "routing", _plain),
     Shown("host", "host", _plain),
     Shown("run", "run", _run),
 )
@@ -192,6 +193,8 @@ def _chosen(rows: Sequence[Row], width: int, shown: Sequence[Shown]) -> list[Sho
         left_out |= {"power_w_mean", "energy_j_per_output_token"}
     left_out |= {name for name in WHERE_THERE_IS_ONE if all(row[name] is None for row in rows)}
     left_out |= {column for column in TELLING if len({row[column] for row in rows}) < 2}
+    if len({(row["model"], row["routing"]) for row in rows}) == len({row["model"] for row in rows}):
+        left_out.add("routing")
     if len({_identity(row) for row in rows}) == len(rows):
         left_out.add("run")
     if len({(row["model"], row["engine"], row["run"]) for row in rows}) < 2:

@@ -312,6 +312,8 @@ def test_facts_say_what_was_started(server, said):
     assert facts.start_s > 1
     assert "--max-num-seqs" in facts.argv
     assert "prefix caching on" in facts.notes
+    assert facts.routing == "uniform"
+    assert "no claim about quality" in facts.notes[-1]
     assert any("loading weights" in line or "starting workers" in line for line in said)
     assert all(line.startswith("vllm: ") and line.endswith(" s") for line in said)
 

@@ -11,16 +11,21 @@ import pytest
 
 from profiler.engines import vllm_inside, weights
 from profiler.engines.vllm_account import counted
-from profiler.engines.vllm_inside import MemoryPage, WorkerMemory
+from profiler.engines.vllm_inside import MemoryPage, RoutedAnswers, WorkerMemory
+from profiler.engines.vllm_worker import WorkerRouting
 from profiler.schema import Memory
 
 
 class Client:
     """Stands for vLLM's engine client."""
 
-    async def collective_rpc(self, method: str) -> list[dict[str, int]]:
-        assert method in dir(WorkerMemory)
-        return [{"pid": 1, "kv_bytes": 5}]
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
+        assert method in dir(WorkerRouting)
+        self.asked.append((method, *args))
+        return ["experts", None] if method == "profiler_routed" else [{"pid": 1, "kv_bytes": 5}]
 
 
 def ask(monkeypatch, path=vllm_inside.PATH, key=b"Bearer k", client=None, kind="http"):
@@ -49,9 +54,55 @@ def test_the_page_says_what_the_workers_say(monkeypatch):
     assert ask(monkeypatch) == (200, [{"pid": 1, "kv_bytes": 5}])
 
 
+@pytest.mark.parametrize("path", vllm_inside.PAGES)
 @pytest.mark.parametrize("key", [None, b"", b"Bearer x", b"k", b"Bearer "])
-def test_the_page_wants_the_servers_key(monkeypatch, key):
-    assert ask(monkeypatch, key=key)[0] == 401
+def test_the_page_wants_the_servers_key(monkeypatch, key, path):
+    assert ask(monkeypatch, key=key, path=path)[0] == 401
+
+
+@pytest.mark.parametrize(("path", "method"), vllm_inside.PAGES.items())
+def test_a_page_asks_for_what_it_is_named_after(monkeypatch, path, method):
+    client = Client()
+    ask(monkeypatch, path=path, client=client)
+    assert client.asked == [(method,)]
+
+
+def answered(status, content, path="/v1/completions"):
+    """What a client gets of an answer in two pieces, and what the workers were asked for it."""
+    sent: list[Any] = []
+    client = Client()
+    body = json.dumps(content).encode()
+
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"x-some", b"thing"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body[:9], "more_body": True})
+        await send({"type": "http.response.body", "body": body[9:]})
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    app = SimpleNamespace(state=SimpleNamespace(engine_client=client))
+    scope = {"type": "http", "path": path, "headers": [], "app": app}
+    asyncio.run(RoutedAnswers(behind)(scope, "receive", send))
+    whole = b"".join(event.get("body", b"") for event in sent)
+    assert dict(sent[0]["headers"]) == {b"x-some": b"thing", b"content-length": str(len(whole)).encode()}
+    assert len(sent[0]["headers"]) == 2
+    return sent[0]["status"], json.loads(whole), client.asked
+
+
+def test_answers_tell_the_experts_that_the_first_worker_kept():
+    usage = {"prompt_tokens": 5, "completion_tokens": 3}
+    given = {"id": "cmpl-1", "choices": [{"text": "x"}], "usage": usage}
+    status, content, asked = answered(200, given)
+    assert status == 200
+    assert content == given | {"choices": [{"text": "x", "routed_experts": "experts"}]}
+    assert asked == [("profiler_routed", "cmpl-1", 7)]
+
+
+def test_refusals_and_other_answers_pass_as_they_are():
+    assert answered(400, {"error": "no such"}) == (400, {"error": "no such"}, [])
+    assert answered(200, {"data": "something"}, path="/v1/models") == (200, {"data": "something"}, [])
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket", "lifespan"])

@@ -162,6 +162,20 @@ def test_active_is_total_without_the_experts_not_chosen():
     assert (facts.experts, facts.experts_per_token, facts.layers) == (128, 8, 48)
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "published"),
+    [
+        ("Qwen/Qwen3-30B-A3B", "active_params", 3.3e9),
+        ("openai/gpt-oss-120b", "active_params_no_input_embedding", 5.13e9),
+        ("openai/gpt-oss-20b", "active_params_no_input_embedding", 3.61e9),
+        ("deepseek-ai/DeepSeek-V3", "active_params_no_input_embedding", 37e9),
+        ("zai-org/GLM-4.5-Air", "active_params_no_embedding", 12e9),
+    ],
+)
+def test_active_parameters_by_the_convention_of_their_maker(name, field, published):
+    assert getattr(arch.shape(MODELS[name].config), field) == pytest.approx(published, rel=0.02)
+
+
 def test_cache_of_each_kind_of_attention():
     """Grouped 2·2·heads·width·layers; latent 2·(512 + 64)·layers, one for all heads; half windowed."""
     grouped = arch.model_facts(MODELS["Qwen/Qwen2.5-72B"].config, "x")
@@ -180,12 +194,9 @@ def test_layers_add_up_to_the_model():
     stack, facts = arch.layers(config), arch.model_facts(config, "x")
     text = arch.text_config(config)
     outside = 2 * facts.vocab_size * text["hidden_size"] + text["hidden_size"]
-    inside = sum(
-        layer.attention.weights + layer.norms + layer.feed_forward.always + layer.feed_forward.routed
-        for layer in stack
-    )
-    assert inside + outside == facts.total_params
-    assert [layer.attention.cache for layer in stack[:4]] == ["state", "state", "state", "full"]
+    assert sum(layer.params for layer in stack) + outside == facts.total_params
+    assert [layer.mixer.kind for layer in stack[:4]] == ["linear", "linear", "linear", "full"]
+    assert sum(kind.count for kind in arch.shape(config).layers) == len(stack) == facts.layers
 
 
 def test_an_unknown_architecture_is_named():
@@ -232,9 +243,15 @@ def test_a_broken_config_names_its_key(change, words):
 
 
 def test_a_kind_of_layer_we_do_not_know_is_no_guess():
-    config = {**MODELS["Qwen/Qwen3-30B-A3B"].config, "layer_types": ["full_attention"] * 47 + ["mamba"]}
-    with pytest.raises(arch.UnsupportedArchitectureError, match="layer type 'mamba' has no closed form"):
-        arch.model_facts(config, "x")
+    """Its mixer is left out, and that is said."""
+    config = MODELS["Qwen/Qwen3-30B-A3B"].config
+    odd = {**config, "layer_types": ["full_attention"] * 46 + ["mamba", "mamba"]}
+    facts, known = arch.model_facts(odd, "x"), arch.model_facts(config, "x")
+    assert facts.missing == ("the mixers of 2 layers of type 'mamba'",)
+    assert known.missing == ()
+    mixer = arch.layers(config)[0].mixer
+    assert facts.total_params == known.total_params - 2 * mixer.params
+    assert facts.kv_bytes_per_token == known.kv_bytes_per_token - 2 * mixer.cache_bytes
 
 
 def test_null_is_as_good_as_absent():

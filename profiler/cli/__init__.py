@@ -1,0 +1,82 @@
+"""The command line: parse, one call, print, exit code.  Nothing is computed here.
+
+A file a command, or two that print the same; ``base`` holds what they share.
+
+Exit codes: 0 done; 1 a gate or claim failed, or more requests than --max-failed; 2 bad input; 3 undecided;
+4 the measurement failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from profiler import without_pandas
+from profiler.cli import catalog, compare, plan, run
+from profiler.cli.base import INTERRUPTED, say, write
+from profiler.errors import EngineError, ProfilerError
+
+app = typer.Typer(
+    name="profile",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+TAKES_MORE = {"ignore_unknown_options": True, "allow_extra_args": True}  # for a family of options
+
+
+def entry() -> None:
+    """Run the command; an expected error becomes one message and its exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    without_pandas.keep_out()
+    try:
+        code = app(standalone_mode=False)  # Ctrl-C comes back as 130, not as an exception
+        if code == INTERRUPTED:
+            say("interrupted")
+        sys.exit(code or 0)
+    except ProfilerError as error:
+        say(f"error: {error}")
+        if isinstance(error, EngineError):
+            for line in error.log_lines:
+                say(f"  | {line}")
+        sys.exit(error.exit_code)
+    except typer.TyperException as error:  # a word typer cannot parse
+        say(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder taken away: what was finished is on disk
+        say(f"error: {error}")
+        sys.exit(ProfilerError.exit_code)
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from profiler import __version__
+
+        write(f"profile {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Measure what a language model costs to serve: speed, latency, memory, energy, cost per token."""
+
+
+app.command(context_settings=TAKES_MORE)(run.run)
+app.command()(run.resume)
+app.command("compare")(compare.compare_runs)
+app.command(context_settings=TAKES_MORE)(plan.plan)
+app.command("list")(catalog.list_catalog)
+app.command()(catalog.doctor)

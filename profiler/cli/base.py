@@ -1,0 +1,70 @@
+"""What the commands share: their words, and how they print."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from profiler.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FAILED, UNDECIDED, INTERRUPTED = 1, 3, 130
+PIPED_WIDTH = 200  # a pipe has no width: no cell is folded
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", "-m", help="Model to measure: Hub id, folder or catalog name; repeat to compare."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a scenario field: load.concurrency=1,8,64 (repeatable)."),
+]
+PriceText = Annotated[
+    str | None, typer.Option("--price", help="USD per GPU-hour (machine-hour on CPU), or a price sheet.")
+]
+
+
+def say(text: str) -> None:
+    """A line for the user, beside the result."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def write(text: str) -> None:
+    """The result, or a part of it."""
+    sys.stdout.write(text)
+
+
+def console() -> Console:
+    """Where tables are printed: as wide as the terminal, and a pipe takes any width."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+
+
+def limits(words: list[str], command: Any, middle: str | None = None) -> dict[str, str]:
+    """The ``--slo-METRIC-QUANTILE LIMIT`` family, name → limit, out of words no option takes; ``middle`` is
+    the quantile where none is named, None where one must be.
+
+    Raises InputError for any other word.
+    """
+    found, left = {}, iter(words)
+    for word in left:
+        option, equals, limit = word.partition("=")
+        name = re.fullmatch(r"--slo-([a-z0-9]+?)(?:-(p\d+))?", option)
+        if name is None or not (name[2] or middle):
+            known = [each for parameter in command.params for each in parameter.opts if each.startswith("--")]
+            known += [f"--slo-{metric}-p99" for metric in ("ttft", "itl", "tpot", "e2e")]
+            what = "no such option" if word.startswith("-") else "unexpected argument"
+            raise InputError(f"{what}: {word}{nearest(option, known)}")
+        limit = limit if equals else next(left, "")
+        if not limit or limit.startswith("-"):
+            raise InputError(f"{option} needs a limit: {option} 500ms")
+        found[f"{name[1]}_{name[2] or middle}_s"] = limit
+    return found

@@ -1,0 +1,41 @@
+"""``profile list`` and ``profile doctor``: what is known, and what this machine can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profiler.cli.base import write
+from profiler.errors import InputError, nearest
+
+
+def list_catalog(
+    what: Annotated[str, typer.Argument(help="models, scenarios, gpus or prices.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show the catalog."""
+    from profiler.report import listing
+
+    if what not in listing.LISTINGS:
+        raise InputError(f"no list of {what!r}{nearest(what, listing.LISTINGS)}")
+    write(listing.render(listing.LISTINGS[what](), as_json))
+
+
+def doctor(
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure memory bandwidth and matrix rate of GPUs and CPU instead."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --measure: write a GPU sheet (TOML) that PROFILER_GPUS can name."),
+    ] = None,
+) -> None:
+    """Say what can be measured on this machine, what not, and what would mend it."""
+    from profiler import doctor
+
+    if out is not None and not measure:
+        raise InputError("--out goes with --measure: profile doctor --measure --out FILE.toml")
+    write(doctor.measured(out) if measure else doctor.text())
