@@ -164,8 +164,12 @@ def sections(wanted: Sequence[str]) -> Iterator[tuple[str, Iterator[str]]]:
     def two() -> Iterator[str]:
         yield HEAD
         yield RULE
-        yield line("dense, after two points", two_points(known, False))
-        yield line("MoE, after two points", two_points(known, True))
+        for name, moe in (("dense", False), ("MoE", True)):
+            found = two_points(known, moe)
+            fewest = {name: min(m.row.tensor for m in flat if m.row.name == name) for name in _names(flat)}
+            for split, same in (("same GPUs", True), ("more GPUs", False)):
+                chosen = [each for each in found if (each.row.tensor == fewest[each.row.name]) == same]
+                yield line(f"{name}, after two points, {split}", chosen)
 
     every: dict[str, Callable[[], Iterator[str]]] = {
         "coefficients": coefficients,
@@ -180,6 +184,10 @@ def sections(wanted: Sequence[str]) -> Iterator[tuple[str, Iterator[str]]]:
     for name, lines in every.items():
         if not wanted or name in wanted:
             yield name, lines()
+
+
+def _names(missed: Sequence[Miss]) -> list[str]:
+    return list(dict.fromkeys(each.row.name for each in missed))
 
 
 def write(name: str, text: str) -> None:
