@@ -93,7 +93,10 @@ def _published(name: str, entry: CatalogModel, weights: str) -> Model:
     if reason:
         notes += (f"random weights: {reason}",)
     kind: Literal["hub", "random"] = "random" if weights == "random" or reason else "hub"
-    return Model(name=hub_id, weights=kind, config=entry.config, facts=_catalog_facts(entry), notes=notes)
+    config = dict(entry.config)
+    if kind == "random" and config.pop("quantization_config", None):
+        notes += (f"random weights are drawn as plain numbers, not in the format of {hub_id}",)
+    return Model(name=hub_id, weights=kind, config=config, facts=_catalog_facts(entry), notes=notes)
 
 
 def _hub_id(name: str, entry: CatalogModel) -> tuple[str, tuple[str, ...]]:
@@ -102,7 +105,9 @@ def _hub_id(name: str, entry: CatalogModel) -> tuple[str, tuple[str, ...]]:
     asked = name if "/" in name else f"{organisation}/{name}"
     if asked.lower() in (entry.id.lower(), entry.hub.lower()):
         return entry.hub, ()
-    return asked, (f"shapes of {entry.id} from the catalog: {asked} differs in training only",)
+    return asked, (
+        f"shapes of {entry.id} from the catalog: {asked} differs in training or number format only",
+    )
 
 
 def _unlisted(name: str, weights: str) -> Model:

@@ -91,10 +91,11 @@ def _quantization(model: Model) -> dict[str, Any] | None:
     """What says how the checkpoint is quantized, None where plain numbers are loaded or drawn."""
     if model.weights not in ("hub", "local"):
         return None
-    found = (model.config or {}).get("quantization_config")
-    if isinstance(found, dict) and found.get("quant_method"):
-        return found
     entry = catalog.find(model.name)
+    for config in (model.config or {}, entry.config if entry else {}):
+        found = config.get("quantization_config")
+        if isinstance(found, dict) and found.get("quant_method"):
+            return found
     method = entry.checkpoint_quantization if entry else None
     return _BY_METHOD[method] if method else None
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from profiler import catalog
-from profiler.schema import Gpu
+from profiler.schema import Gpu, Model
+from profiler.weight_sizes import widths
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ def spec(name: str) -> catalog.GpuSpec:
 
 def test_all_published_models_are_there():
     models = catalog.models()
-    assert len(models) == 64
+    assert len(models) == 65
     assert {
         "Qwen/Qwen2.5-72B",
         "deepseek-ai/DeepSeek-V3",
@@ -159,3 +160,42 @@ def test_the_catalog_can_be_rebuilt(tmp_path):
     subprocess.run([sys.executable, str(ROOT / "tools/build_catalog.py"), *facts], check=True)
     after = {name: (catalog.FOLDER / name).read_bytes() for name in before}
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes_of"),
+    [
+        ("meta-llama/Llama-3.3-70B-Instruct", "meta-llama/Meta-Llama-3.1-70B"),
+        ("llama-3.3-70b", "meta-llama/Meta-Llama-3.1-70B"),
+        ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "Qwen/Qwen3-30B-A3B"),
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", "Qwen/Qwen3-235B-A22B"),
+        ("meta-llama/Llama-3.1-405B-Instruct-FP8", "meta-llama/Meta-Llama-3.1-405B"),
+    ],
+)
+def test_models_of_the_same_shapes_are_found(name, shapes_of):
+    entry = catalog.find(name)
+    assert entry is not None
+    assert entry.id == shapes_of
+
+
+@pytest.mark.parametrize(
+    ("ending", "bytes_each"), [("-FP8", 1), ("-AWQ", 0.5), ("-GPTQ-Int4", 0.5), ("-GPTQ-Int8", 1), ("", 2)]
+)
+def test_a_number_format_in_the_name_is_that_of_the_weights(ending, bytes_each):
+    name = f"Qwen/Qwen3-235B-A22B{ending}"
+    entry = catalog.find(name)
+    assert entry is not None
+    model = Model(name=name, weights="hub", config=entry.config)
+    assert widths(model, "bfloat16").routed == pytest.approx(bytes_each, rel=0.05)
+    drawn = Model(name=name, weights="random", config=entry.config)
+    assert widths(drawn, "bfloat16").routed == 2
+
+
+def test_a_name_that_only_ends_like_a_format_is_not_found():
+    assert catalog.find("Qwen/Qwen9-1B-FP8") is None
+
+
+def test_every_hand_kept_shape_names_its_source_and_an_entry():
+    for other in catalog._others():
+        assert other.source
+        assert other.shapes_of in catalog.models()

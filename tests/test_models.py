@@ -216,8 +216,6 @@ def test_variants_take_the_shapes_of_the_catalog_and_say_so(name, entry):
     "name",
     [
         "unsloth/Qwen2.5-7B",  # another maker's upload may be anything
-        "Qwen/Qwen2.5-7B-Instruct-AWQ",  # other bytes per weight
-        "Qwen/Qwen3-Coder-30B-A3B",
         "mistralai/Mistral-7B-v0.3",  # other vocabulary, no window
         "deepseek-ai/DeepSeek-V4",
         "Qwen/Qwen2.5-7B-1M",
@@ -371,3 +369,11 @@ def test_remote_models_take_facts_from_the_catalog():
     assert known.facts.total_params == 72706203648
     assert models.remote("tiny-moe").facts is not None
     assert models.remote("my-own").facts is None
+
+
+def test_random_weights_of_a_quantized_name_are_plain_numbers_and_say_so():
+    found = models.resolve("Qwen/Qwen2.5-7B-Instruct-AWQ", "random")
+    assert found.config is not None
+    assert "quantization_config" not in found.config
+    assert "shapes of Qwen/Qwen2.5-7B from the catalog" in found.notes[0]
+    assert any("drawn as plain numbers" in note for note in found.notes)

@@ -31,11 +31,10 @@ def ask() -> None:
     from benchmarks.prediction import rows
     from profiler import catalog
 
-    own = json.loads((rows.HERE / "shapes.json").read_text())
     for row in rows.rows("ml-energy"):
-        name = rows.SAME_SHAPE.get(row.model, row.model)
-        entry = catalog.find(name)
-        config = own.get(name) or entry.config  # type: ignore[union-attr]
+        entry = catalog.find(rows.SAME_SHAPE.get(row.model, row.model))
+        assert entry is not None, row.model
+        config = {key: value for key, value in entry.config.items() if key != "quantization_config"}
         asked = msgspec.to_builtins(row) | {"config": config, "isl": int(rows.INPUT_TOKENS)}
         print(json.dumps(asked))
 

@@ -51,8 +51,6 @@ COLUMNS = (
 COLUMNS += ("concurrency", "batch_seen", "itl_s_p50", "output_tokens_per_s", "power_w_mean")
 GPUS = {"H100": "H100 SXM5 80GB", "A100": "A100 SXM4 80GB", "L40S": "L40S 48GB", "H20": "H20 96GB"}
 SAME_SHAPE = {
-    "meta-llama/Llama-3.3-70B-Instruct": "meta-llama/Meta-Llama-3.1-70B",
-    "meta-llama/Llama-3.1-405B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-405B",
     "LLaMA v3.1 8B": "meta-llama/Meta-Llama-3.1-8B",
     "LLaMA v3.1 70B": "meta-llama/Meta-Llama-3.1-70B",
     "Mistral 7B": "mistralai/Mistral-7B-v0.1",
@@ -93,11 +91,10 @@ def rows(source: str) -> list[Row]:
 
 
 def shape(model: str) -> Shape:
-    """From the catalog, or from ``shapes.json`` beside this file."""
-    own = msgspec.json.decode((HERE / "shapes.json").read_bytes())
-    name = SAME_SHAPE.get(model, model)
-    entry = catalog.find(name)
-    return arch.shape(own.get(name) or entry.config)  # type: ignore[union-attr]
+    """From the catalog."""
+    entry = catalog.find(SAME_SHAPE.get(model, model))
+    assert entry is not None, model
+    return arch.shape(entry.config)
 
 
 def gpu(name: str) -> catalog.GpuSpec:

@@ -1,7 +1,8 @@
 """Data with sources: published models, GPUs, rental prices, and the built-in tiny models.
 
 ``models.json`` (64 published models), ``gpus.csv`` (specifications) and ``gpu_prices.csv`` (dated offers)
-are rebuilt by ``tools/build_catalog.py``; every row names its source.
+are rebuilt by ``tools/build_catalog.py``; ``more_models.json`` and ``same_shapes.toml`` are kept by hand.
+Every row names its source.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ __all__ = ["SHEET_VARIABLE", "GpuSpec", "find_gpus", "gpus", "match_gpu", "neare
 
 # Endings that name a training stage, file format or date, never another shape.
 _STAGE = re.compile(r"-(instruct|chat|base|it|pt|thinking|sft|hf|\d{4})(?=-|$)")
+
+# Endings that name the number format of a checkpoint, and what such checkpoints' configs say; the makers'
+# usual group of 128 weights (Qwen's model cards; FP8 in blocks of 128 × 128 as DeepSeek-V3's).
+FORMATS: dict[str, dict[str, Any]] = {
+    "-fp8": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    "-awq": {"quant_method": "awq", "bits": 4, "group_size": 128},
+    "-gptq-int4": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    "-gptq-int8": {"quant_method": "gptq", "bits": 8, "group_size": 128},
+}
 
 
 class KvBytes(Struct, frozen=True):
@@ -76,6 +86,15 @@ class CatalogModel(Struct, frozen=True, kw_only=True):
         return self.hub_id or self.id
 
 
+class _OtherModel(Struct, frozen=True, kw_only=True):
+    """A model of the shapes of one in ``models.json``; ``config`` holds the keys in which it differs."""
+
+    id: str
+    shapes_of: str
+    source: str
+    config: dict[str, Any] = {}
+
+
 class PriceOffer(Struct, frozen=True, kw_only=True):
     """One offer or estimate; ``kind`` says on what terms (``on_demand``, ``spot``, ``tco_own``, …)."""
 
@@ -90,13 +109,50 @@ class PriceOffer(Struct, frozen=True, kw_only=True):
 @cache
 def models() -> dict[str, CatalogModel]:
     """The published models by id, in catalog order."""
-    entries = msgspec.json.decode((FOLDER / "models.json").read_bytes(), type=list[CatalogModel])
-    return {entry.id: entry for entry in entries}
+    files = (FOLDER / "models.json", FOLDER / "more_models.json")
+    lists = [msgspec.json.decode(file.read_bytes(), type=list[CatalogModel]) for file in files]
+    return {entry.id: entry for entries in lists for entry in entries}
 
 
 def find(name: str) -> CatalogModel | None:
-    """The catalog entry with the shapes of ``name``: its id in any case, with or without the
-    organisation, or a variant that only differs in training (``Qwen2.5-72B-Instruct``)."""
+    """The catalog entry with the shapes of ``name``: its id in any case, with or without the organisation, a
+    variant that only differs in training (``Qwen2.5-72B-Instruct``), a model known to have the same shapes
+    (``same_shapes.toml``), or one of these in another number format (``…-FP8``), as its config then says."""
+    base, number_format = _number_format(name)
+    found = _listed(name) or _same_shapes(name)
+    if found or number_format is None:
+        return found
+    plain = _listed(base) or _same_shapes(base)
+    return plain and msgspec.structs.replace(
+        plain, config={**plain.config, "quantization_config": number_format}, checkpoint_quantization=None
+    )
+
+
+def _number_format(name: str) -> tuple[str, dict[str, Any] | None]:
+    """``Qwen3-32B-FP8`` → ``Qwen3-32B`` and what its config would say of the format."""
+    for ending, found in FORMATS.items():
+        if name.lower().endswith(ending):
+            return name[: -len(ending)], found
+    return name, None
+
+
+def _same_shapes(name: str) -> CatalogModel | None:
+    for other in _others():
+        entry = models()[other.shapes_of]
+        known = {_stem(other.id), _stem(other.id).rpartition("/")[2]}
+        if _stem(name) in known:
+            config = {**entry.config, **other.config}
+            return msgspec.structs.replace(entry, config=config, source=other.source)
+    return None
+
+
+@cache
+def _others() -> tuple[_OtherModel, ...]:
+    text = (FOLDER / "same_shapes.toml").read_bytes()
+    return tuple(msgspec.toml.decode(text, type=dict[str, list[_OtherModel]])["model"])
+
+
+def _listed(name: str) -> CatalogModel | None:
     wanted = name.lower()
     entries = models().values()
     for spelling in (str.lower, _stem):
