@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Struct, field
 
-from profiler import host, models, scenario, store
+from profiler import experts, host, models, scenario, store
 from profiler.engines import Kind, boards, check_engine, choose_kind
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
@@ -125,7 +125,8 @@ def _routings(engine: EngineSettings) -> tuple[str, ...]:
     asked = engine.routing
     if isinstance(asked, str):
         return (asked,)
-    if not asked or len(set(asked)) < len(asked):
+    named = {each if each == "auto" else experts.parse(each) for each in asked}
+    if not asked or len(named) < len(asked):
         raise InputError(f"engine.routing = {list(asked)}: name at least one, each once")
     if len(asked) > 1 and "auto" in asked:
         raise InputError("engine.routing: auto stands for one of the others; name those, as in model,uniform")

@@ -6,8 +6,10 @@ asked of the engine on its own, some at a time, and the answer comes with the ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -61,15 +63,11 @@ def record(
     """
     assert model.facts is not None, "only a known architecture is recorded"
     asked = list(prompts(scenario, model.facts.vocab_size))
-    limit_s = scenario.timeouts.total_s
-    pool = ThreadPoolExecutor(AT_ONCE)
-    answers: list[Routed] = []
-    try:
-        for answer in pool.map(lambda each: source.ask(each[0], each[1], limit_s), asked):
-            answers.append(_checked(answer, source))
-            say(f"recording the routing · {len(answers)}/{len(asked)}")
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    told: dict[int, Routed] = {}
+    for number, answer in _answers(source, asked, scenario.timeouts.total_s):
+        told[number] = _checked(answer, source)
+        say(f"recording the routing · {len(told)}/{len(asked)}")
+    answers = [told[number] for number in range(len(asked))]
     table = _table(answers)
     found = RoutingRecord(
         source=source.says,
@@ -81,6 +79,42 @@ def record(
         experts_per_token=answers[0].experts.shape[2],
     )
     return table, found
+
+
+def _answers(
+    source: RoutingSource, asked: Sequence[tuple[list[int], int]], limit_s: float
+) -> Iterator[tuple[int, Routed]]:
+    """Each answer with the number of its prompt, as they come; the first error ends it.
+
+    The threads are daemons: those of a pool are joined at exit, where a second Ctrl-C can have left one of
+    its locks taken for good.
+    """
+    todo: SimpleQueue[int] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Routed | BaseException]] = SimpleQueue()
+    for number in range(len(asked)):
+        todo.put(number)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                number = todo.get_nowait()
+                try:
+                    done.put((number, source.ask(*asked[number], limit_s)))
+                except BaseException as error:  # whatever it is, somebody waits for this answer
+                    done.put((number, error))
+
+    for _ in range(min(AT_ONCE, len(asked))):
+        Thread(target=work, daemon=True).start()
+    try:
+        for _ in asked:
+            number, answer = done.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            yield number, answer
+    finally:
+        with suppress(Empty):
+            while True:
+                todo.get_nowait()
 
 
 def _checked(answer: Routed, source: RoutingSource) -> Routed:

@@ -44,6 +44,7 @@ class Subject:
         self._stack: ExitStack | None = None
         self._warm_at: LoadPoint | None = None
         self._warming_left_s = 0.0
+        self._is_account_final = False
         self._probes: list[Probe] = []
         self._probed = plan.probed[number] if plan.probed else None
         before = plan.resumed[number] if plan.resumed else None
@@ -131,6 +132,7 @@ class Subject:
             sampler.watch(self.model.name, engine.endpoint.pid, engine.endpoint.metrics_url)
             self._stack, self._engine = stack.pop_all(), engine
             self._warm_at, self._warming_left_s = None, plan.warm_max_s
+            self._is_account_final = False
         self._note_start(engine, sampler)
         if idle_s and engine.facts.device != "remote":
             from profiler import baselines
@@ -243,10 +245,16 @@ class Subject:
     @contextmanager
     def _recorder(self, say: Callable[[str], None]) -> Iterator[RunningEngine]:
         if self._engine is not None and self._engine.routing is not None:
+            self._ask_account(self._engine)  # of the windows: the pass may raise its peaks
+            self._is_account_final = True
             yield self._engine
             return
         self.stop()
-        with open_recorder(self.settings, self.model, self.writer.folder, say) as engine:
+
+        def say_why(text: str) -> None:
+            say(f"to record the routing, {text}")
+
+        with open_recorder(self.settings, self.model, self.writer.folder, say_why) as engine:
             yield engine
 
     def _spoken_to(self, endpoint: Endpoint) -> Endpoint:
@@ -256,14 +264,19 @@ class Subject:
         return replace_struct(endpoint, protocol="chat", prompt="text")
 
     def stop(self) -> None:
-        """Ask for the memory account a last time, then end engine and sampler."""
+        """Ask for the memory account a last time, unless that is done, then end engine and sampler."""
         engine, stack = self._engine, self._stack
         self._engine = self._stack = None
         if engine is None or stack is None:
             return
-        # A dead engine keeps the account it gave when it started.
-        with stack, suppress(ProfilerError, OSError):
-            self.writer.update(memory=engine.memory())
+        with stack:
+            self._ask_account(engine)
+
+    def _ask_account(self, engine: RunningEngine) -> None:
+        """A dead engine keeps the account it gave when it started."""
+        if not self._is_account_final:
+            with suppress(ProfilerError, OSError):
+                self.writer.update(memory=engine.memory())
 
     def mark(self, error: BaseException) -> None:
         """Write into the folder how the run ended, keeping whatever was measured."""

@@ -62,10 +62,12 @@ class Used(Struct, frozen=True, kw_only=True):
 
 
 class Coverage(Struct, frozen=True, kw_only=True):
-    """Which experts a step touches: ``of`` a layer by so many tokens; ``source`` measured, uniform or skew;
-    ``seen`` is the measured number, with its interval, where there is one."""
+    """Which experts a step touches: ``of`` a layer by so many tokens, ``of_prompt`` by a prompt alone, whose
+    tokens resemble each other; ``source`` measured, uniform or skew; ``seen`` is the measured number, with
+    its interval, where there is one."""
 
     of: Distinct
+    of_prompt: Distinct
     source: str
     seen: Callable[[float], Estimate | None]
     note: str | None = None
@@ -161,17 +163,30 @@ def _coverage(run: RunResult) -> Coverage:
     if seen is not None and seen.routing == how:
         fitted = seen.fitted_cv
 
-        def measured(feed: Feed, tokens: Any) -> Any:
-            known = seen.decode_coverage(tokens)
-            return known.value if known else _skewed(fitted)(feed, tokens)
+        def measured(by: Callable[[float], Estimate | None]) -> Distinct:
+            def distinct(feed: Feed, tokens: Any) -> Any:
+                known = by(tokens)
+                return known.value if known else _skewed(fitted)(feed, tokens)
 
-        return Coverage(of=measured, source="measured", seen=seen.decode_coverage)
+            return distinct
+
+        return Coverage(
+            of=measured(seen.decode_coverage),
+            of_prompt=measured(seen.prefill_coverage),
+            source="measured",
+            seen=seen.decode_coverage,
+        )
     skew = experts.parse(how)
     if isinstance(skew, float):
-        return Coverage(of=_skewed(skew), source="skew", seen=lambda _: None)
+        form = _skewed(skew)
+        return Coverage(of=form, of_prompt=form, source="skew", seen=lambda _: None)
     note = "its router's choices were not recorded: coverage is modelled as uniform, an upper bound of S-MBU"
     return Coverage(
-        of=work.uniform, source="uniform", seen=lambda _: None, note=note if skew == "model" else None
+        of=work.uniform,
+        of_prompt=work.uniform,
+        source="uniform",
+        seen=lambda _: None,
+        note=note if skew == "model" else None,
     )
 
 
@@ -190,9 +205,10 @@ def _covered(shape: Shape, counted: Steps, coverage: Coverage | None) -> dict[st
     _, batch = _passes(counted)[0]
     feeds = [(kind.count, kind.feed) for kind in shape.layers if kind.feed.experts]
     measured = coverage.seen(batch.tokens)
-    if measured is not None:
+    if measured is not None and batch.decode_sequences:
         return {"coverage_frac": stats.scaled(measured, 1 / feeds[0][1].experts)}
-    touched = sum(n * coverage.of(feed, batch.tokens) / feed.experts for n, feed in feeds)
+    distinct = _touched(coverage, batch)
+    touched = sum(n * distinct(feed, batch.tokens) / feed.experts for n, feed in feeds)
     return {"coverage_frac": Estimate(float(touched) / sum(n for n, _ in feeds))}
 
 
@@ -240,11 +256,10 @@ class _Against(Struct, frozen=True, kw_only=True):
 def _against(
     machine: Machine, shape: Shape, wide: Widths, counted: Steps, coverage: Coverage | None
 ) -> _Against:
-    distinct = coverage.of if coverage else work.uniform
     moved = worked = moved_all = worked_all = 0.0
     bound_s = dict.fromkeys(("bandwidth", "compute", "launch", "communication"), 0.0)
     for number, batch in _passes(counted):
-        ops = work.step(shape, wide, batch, distinct)
+        ops = work.step(shape, wide, batch, _touched(coverage, batch))
         moved += number * sum(_moved(op) for op in ops)
         worked += number * sum(op.flops for op in ops)
         whole = work.step(shape, wide, batch, lambda feed, _: feed.experts)
@@ -267,6 +282,14 @@ def _against(
         ceiling_tokens_per_s=tokens / seconds,
         bound_by=max(bound_s, key=lambda word: bound_s[word]),
     )
+
+
+def _touched(coverage: Coverage | None, batch: Batch) -> Distinct:
+    """By a step of one prompt, or by one of many sequences."""
+    if coverage is None:
+        return work.uniform
+    is_prompt = not batch.decode_sequences and round(batch.prefill_sequences) == 1
+    return coverage.of_prompt if is_prompt else coverage.of
 
 
 def _bounds(

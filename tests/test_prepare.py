@@ -185,6 +185,7 @@ def test_each_routing_of_a_model_is_a_run_of_its_own(monkeypatch, tmp_path):
         ("tiny-moe", "transformers", "unifrom", "routing 'unifrom': model, uniform or skew=CV"),
         ("tiny-moe", "transformers", "skew=-1", "routing 'skew=-1'"),
         ("tiny-moe", "transformers", "model,model", "each once"),
+        ("tiny-moe", "transformers", "skew=1,skew=1.0", "each once"),
         ("tiny-moe", "transformers", "auto,uniform", "auto stands for one of the others"),
         ("tiny-moe", "transformers", "skew=9", "2 of 32 experts, so the CV is below 3.873"),
         ("tiny-dense", "transformers", "uniform", "tiny-dense has no experts to route to"),

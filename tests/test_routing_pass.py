@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ from profiler import measure, prepare, records, routing_pass, store, subject, tr
 from profiler.engines.base import Routed, RoutingSource, RunningEngine
 from profiler.errors import EngineError, InputError
 from profiler.progress import Quiet
-from profiler.schema import Endpoint, EngineFacts, Model
+from profiler.schema import Endpoint, EngineFacts, Memory, Model
 from profiler.settings import EngineSettings, Length, Routing, Workload
 from profiler.subject import Subject
 from profiler.workload import Plan
@@ -24,6 +25,7 @@ from tests import make
 LAYERS, EXPERTS, PER_TOKEN = (1, 3), 8, 2
 MOE = Model(name="m", weights="random", config={"model_type": "mixtral"}, facts=make.FACTS)
 DENSE = msgspec.structs.replace(MOE, facts=msgspec.structs.replace(make.FACTS, kind="dense"))
+UNKNOWN = msgspec.structs.replace(MOE, facts=None)
 OURS = EngineSettings(kind="transformers")
 
 
@@ -120,6 +122,7 @@ def test_a_request_that_fails_ends_the_pass_without_waiting_for_the_others():
     first = next(routing_pass.prompts(scenario(), make.FACTS.vocab_size))[0]
 
     def ask(prompt, output_tokens, timeout_s):
+        assert threading.current_thread().daemon  # else it is joined at exit
         if prompt == first:
             raise EngineError("gone")
         release.wait(20)
@@ -149,7 +152,8 @@ def test_a_request_that_fails_ends_the_pass_without_waiting_for_the_others():
             "simulated engine has no",
         ),
         (EngineSettings(kind="endpoint"), Model(name="s", weights="remote"), "auto", "runs already"),
-        (OURS, msgspec.structs.replace(MOE, facts=None), "auto", "architecture of m is not known"),
+        (OURS, UNKNOWN, "auto", "architecture of m is not known"),
+        (EngineSettings(kind="vllm"), UNKNOWN, "auto", "architecture of m is not known"),
     ],
 )
 def test_why_there_is_no_routing(settings, model, record, reason):
@@ -219,6 +223,20 @@ def test_an_engine_that_is_up_and_tells_is_asked_any_other_is_opened_for_it(tmp_
         assert len(store.load(each.writer.folder).routing) == each.writer.manifest.routing.tokens
     measure._record_routing([down, up], Quiet())  # as a resumed run would
     assert fake.opened == ["m"]
+
+
+def test_the_memory_account_is_that_of_the_windows(tmp_path, monkeypatch):
+    """The pass asks for more at a time than a load of one may have."""
+    peaks = iter((1, 2, 3))
+    found = one(tmp_path)
+    found._engine = msgspec.structs.replace(
+        Fake(monkeypatch, None).engine(source()), account=lambda: Memory(activation_peak_bytes=next(peaks))
+    )
+    found._stack = ExitStack()
+    found.record_routing(print)
+    found.stop()
+    assert found.writer.manifest.memory.activation_peak_bytes == 1
+    assert not found.is_up
 
 
 def test_a_pass_that_fails_is_noted_and_the_run_goes_on(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from profiler import catalog, comparison, experts, store
+from profiler import catalog, comparison, experts, routing, store
 from profiler.report import page, utilisation
 from profiler.schema import EngineFacts, Model
 from profiler.settings import EngineSettings
@@ -197,6 +197,17 @@ def test_measured_coverage_wins_over_any_form(watched, sheet):
     assert found["coverage_frac"] == pytest.approx(2 / 32)
     assert found["coverage_frac_low"] <= 2 / 32 <= found["coverage_frac_high"]
     assert found["s_mbu_frac"] == pytest.approx(5 * request_bytes(2, 2) / (10 * GB), rel=0.02)
+
+
+def test_a_prompt_alone_touches_what_prompts_do_and_not_what_as_many_sequences_do(tmp_path, sheet):
+    """All tokens of a request go to the same two experts, each request to others."""
+    pairs = np.array([[2 * (n % 16), 2 * (n % 16) + 1] for n in range(32)])
+    chosen = np.broadcast_to(pairs[:, None, None, :], (32, 20, 3, 2))
+    facts = {"model": model(MOE), "engine": replace(UNIFORM, routing="model")}
+    found = recorded.run(tmp_path, chosen, 32, prompt=16, windows=[make.steady(0, 10.0)], **facts)
+    (seen,) = comparison.rows([found])
+    assert routing.report(found).decode_coverage(10).value > 14
+    assert seen["s_mbu_frac"] == pytest.approx(5 * request_bytes(2, 2) / (10 * GB))
 
 
 def test_a_routing_recorded_otherwise_is_not_the_loads(watched, sheet):

@@ -80,13 +80,13 @@ def routing_unknown(settings: EngineSettings, model: Model) -> str | None:
         return "the simulated engine has no experts"
     if kind == "endpoint":
         return "a server that runs already does not tell which experts it uses"
+    if model.facts is None:
+        return f"the architecture of {model.name} is not known"
     if kind == "vllm":
         from profiler.engines import vllm
 
         return vllm.routing_unknown(settings)
-    from profiler.engines import transformers
-
-    return transformers.routing_unknown(model)
+    return None
 
 
 def choose_kind(settings: EngineSettings) -> Kind:

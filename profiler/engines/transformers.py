@@ -98,11 +98,6 @@ def server_config(settings: EngineSettings, model: Model) -> ServerConfig:
     )
 
 
-def routing_unknown(model: Model) -> str | None:
-    """Why it cannot be recorded which experts this model uses; None where the engine will try."""
-    return None if model.facts else f"the architecture of {model.name} is not known"
-
-
 def engine_args(args: dict[str, Any]) -> EngineArgs:
     """``[engine.args]`` with types checked; an unknown name raises InputError with the nearest known one."""
     for name in args:

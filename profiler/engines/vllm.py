@@ -27,7 +27,7 @@ from profiler.engines.process import Launch, Started, get, start_server
 from profiler.engines.vllm_account import cache_config, counted, memory_account, start_notes
 from profiler.engines.vllm_log import strip_prefix
 from profiler.engines.vllm_routing import Plan
-from profiler.errors import EngineError, InputError
+from profiler.errors import InputError
 from profiler.schema import Endpoint, EngineFacts, Memory, Model
 from profiler.secret import is_secret
 from profiler.settings import EngineSettings
@@ -112,7 +112,7 @@ def open_recorder(
     engine = _start(settings, model, workdir, report, build, telling)
     try:
         return replace(engine, routing=vllm_routing.source(engine.endpoint, telling, build.version))
-    except EngineError:
+    except BaseException:
         if engine.process is not None:
             engine.process.stop()
         raise

@@ -14,8 +14,8 @@ from msgspec import Struct
 from profiler import catalog, fit
 from profiler.catalog import GpuSpec
 from profiler.errors import InputError
-from profiler.plan.answers import all_met, answer, gpu_seconds
-from profiler.plan.crossover import BATCHES, BESIDE, CONTEXTS, Map, drawn, others, pairs
+from profiler.plan.answers import Interval, all_met, answer, gpu_seconds
+from profiler.plan.crossover import BATCHES, BESIDE, CONTEXTS, Map, drawn, others, over, pairs
 from profiler.plan.placement import Placement, place, places, smallest, together
 from profiler.plan.question import MOST_GPUS, Candidate, Question, Request, lacks, resolve
 from profiler.plan.rows import COLUMNS, Row, row_at, rows_of
@@ -68,12 +68,15 @@ class Reach(Struct, frozen=True, kw_only=True):
 
 class Worth(Struct, frozen=True, kw_only=True):
     """``gpu`` makes ``times`` the tokens that ``other`` does of ``candidate``, each at its own best: at that
-    share of the other's price a token costs the same."""
+    share of the other's price a token costs the same.  ``low`` to ``high``: 90 %, as if the errors of the two
+    were independent."""
 
     candidate: Candidate
     gpu: GpuSpec
     other: GpuSpec
     times: float
+    low: float
+    high: float
 
 
 class Beside(Struct, frozen=True, kw_only=True):
@@ -203,13 +206,26 @@ def _best(question: Question, size: Size, calibration: Calibration | None) -> Ro
 
 def _worth(question: Question, best: Sequence[Row]) -> Iterator[Worth]:
     """Every GPU that was asked for against the first."""
-    rates = {(row["model"], row["gpu"]): row["output_tokens_per_s"] / row["gpus"] for row in best}
+    rates = {(row["model"], row["gpu"]): _per_gpu(row) for row in best}
     first = question.gpus[0]
     for candidate in question.candidates:
         for gpu in question.gpus[1:]:
             ours, theirs = (rates.get((candidate.name, each.gpu)) for each in (gpu, first))
             if ours and theirs:
-                yield Worth(candidate=candidate, gpu=gpu, other=first, times=ours / theirs)
+                times = over(ours, theirs)
+                yield Worth(
+                    candidate=candidate,
+                    gpu=gpu,
+                    other=first,
+                    times=float(times.value),
+                    low=float(times.low),
+                    high=float(times.high),
+                )
+
+
+def _per_gpu(row: Row) -> Interval:
+    """Output tokens per second."""
+    return Interval(*(row[f"output_tokens_per_s{end}"] / row["gpus"] for end in ("", "_low", "_high")))
 
 
 def _reach(question: Question, placement: Placement, calibration: Calibration | None) -> Reach:

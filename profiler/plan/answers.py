@@ -43,7 +43,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     way; nan where it cannot be kept up with), of which ``running`` are in the engine.
 
     ``values`` maps a name of ESTIMATES, or ``e2e_s``, to an interval of arrays, one entry a load; a name that
-    cannot be predicted is absent.
+    cannot be predicted is absent.  ``reasons``: what makes each load's interval wider.  ``distinct_experts``:
+    of a layer in a decode step, None in a dense model.
     """
 
     placement: Placement
@@ -54,7 +55,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     bound_by: list[str]
     extrapolated: list[bool]
     calibrated: bool
-    reasons: tuple[str, ...]
+    reasons: list[list[str]]
+    distinct_experts: Floats | None
 
     def of(self, limit: Limit) -> Interval:
         """What a limit is held against; between tokens, the gap that half of them stay below."""
@@ -99,7 +101,11 @@ def answer(placement: Placement, asked: Sequence[float] | Floats, calibration: C
         bound_by=[str(each) for each in found.bound_by[1:]],
         extrapolated=[bool(each) for each in found.extrapolated[1:]],
         calibrated=bool(found.calibrated),
-        reasons=tuple(found.reasons),
+        reasons=[
+            [words for words, holds in found.reasons.items() if holds[place]]
+            for place in range(1, len(wanted) + 1)
+        ],
+        distinct_experts=predict.distinct_experts(placement.deployment(), running, calibration),
     )
 
 

@@ -134,15 +134,15 @@ def _room(placement: Placement, contexts: Sequence[int]) -> Floats:
 def _ratio(metric: str, moe: Prediction, dense: Prediction) -> Interval:
     """Raises InputError where there is no power to tell energy from."""
     if metric == "speed":
-        return _over(dense.tpot_s, moe.tpot_s)
+        return over(dense.tpot_s, moe.tpot_s)
     if metric == "cost":  # of equal GPUs: what one makes a second over what the other makes
-        return _over(moe.output_tokens_per_s, dense.output_tokens_per_s)
+        return over(moe.output_tokens_per_s, dense.output_tokens_per_s)
     if moe.energy_j_per_output_token is None or dense.energy_j_per_output_token is None:
         raise InputError("--metric energy: no tdp_w of this GPU is known; give it in a sheet of your own")
-    return _over(dense.energy_j_per_output_token, moe.energy_j_per_output_token)
+    return over(dense.energy_j_per_output_token, moe.energy_j_per_output_token)
 
 
-def _over(one: Any, other: Any) -> Interval:
+def over(one: Any, other: Any) -> Interval:
     """Of two figures whose errors are independent: log widths add as squares."""
     import numpy as np
 

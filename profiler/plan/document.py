@@ -15,7 +15,14 @@ def document(plan: Plan) -> dict[str, Any]:
         "fit": [_size(each, plan) for each in plan.sizes],
         "best": plan.best,
         "worth": [
-            {"model": each.candidate.name, "gpu": each.gpu.gpu, "of_gpu": each.other.gpu, "times": each.times}
+            {
+                "model": each.candidate.name,
+                "gpu": each.gpu.gpu,
+                "of_gpu": each.other.gpu,
+                "times": each.times,
+                "times_low": each.low,
+                "times_high": each.high,
+            }
             for each in plan.worth
         ],
         "slo": [_reach(each) for each in plan.reaches],

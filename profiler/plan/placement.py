@@ -115,7 +115,7 @@ class Placement(Struct, frozen=True, kw_only=True):
             expert=self.expert,
             cv=self.question.cv if self.candidate.feed else None,
             execution="eager" if args.get("enforce_eager") else "graph",
-            step_tokens=int(args.get("max_num_batched_tokens", 8192)),
+            step_tokens=self.question.step_tokens,
         )
 
 

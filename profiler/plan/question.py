@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct, field
 
 from profiler import arch, catalog, experts, fit, models, scenario, slo
+from profiler.arch import work
 from profiler.arch.shape import Feed, Shape
 from profiler.arch.work import Widths
 from profiler.catalog import GpuSpec
@@ -87,6 +88,11 @@ class Candidate(Struct, frozen=True, kw_only=True, dict=True):
         """The layers with experts, None in a dense model."""
         return next((kind.feed for kind in self.shape.layers if kind.feed.experts), None)
 
+    @property
+    def bytes_per_weight(self) -> float:
+        """Mean over all weights, as they lie in memory."""
+        return sum(work.weight_parts(self.shape, self.widths).values()) / self.shape.total_params
+
     @cached_property
     def sizes(self) -> arch.Sizes:
         """Numbers of GPUs that its matrices, and its experts, can be split over."""
@@ -137,6 +143,11 @@ class Question(Struct, frozen=True, kw_only=True, dict=True):
     @property
     def args(self) -> dict[str, Any]:
         return self.scenario.engine.args
+
+    @property
+    def step_tokens(self) -> int:
+        """That an engine works on at once, at most."""
+        return int(self.args.get("max_num_batched_tokens", 8192))
 
     @property
     def cv(self) -> float | None:
@@ -223,15 +234,15 @@ def _metric(asked: str, what: Scenario) -> str:
 
 
 def _workload_notes(what: Scenario) -> list[str]:
-    work, load = what.workload, what.load
+    asked, load = what.workload, what.load
     found = []
-    if work.shared_prefix_tokens or work.conversation:
+    if asked.shared_prefix_tokens or asked.conversation:
         found.append("prefix cache hits are not predicted: TTFT and cost are those of prompts read in full")
-    if work.images:
+    if asked.images:
         found.append("images are not predicted: tokens and time of the text alone")
     if load.think_s:
         found.append("think_s is not predicted: every slot asks again at once")
-    if work.mix:
+    if asked.mix:
         found.append("a mix is predicted as requests of its mean lengths")
     if load.mode in ("open", "replay"):
         found.append(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from profiler import experts
 from profiler.plan.answers import Answer, all_met, answer, at_rates, money, price, usd_per_s
 from profiler.plan.placement import OVERHEAD_OFF_FRAC, WEIGHTS_OFF_FRAC, Placement
 from profiler.plan.question import Question
@@ -35,6 +34,7 @@ CONTEXT = (
     "tensor_parallel",
     "expert_parallel",
     "weights",
+    "bytes_per_weight",
     "input_tokens_mean",
     "output_tokens_mean",
     "running_requests",
@@ -100,6 +100,7 @@ def _row(question: Question, placement: Placement, point: LoadPoint, found: Answ
         "tensor_parallel": placement.tensor,
         "expert_parallel": placement.expert,
         "weights": candidate.model.weights,
+        "bytes_per_weight": candidate.bytes_per_weight,
         "input_tokens_mean": question.lengths.mean_input,
         "output_tokens_mean": question.lengths.mean_output,
         "kv_tokens": placement.kv_tokens,
@@ -157,27 +158,19 @@ def _predicted(question: Question, found: Answer, place: int) -> Row:
     if not isfinite(found.asked[place]):
         late = {"slo_met": "no"} if question.limits else {}
         return late | {"notes": "more than this placement can keep up with"}
-    limits, reasons = question.limits, found.reasons if found.extrapolated[place] else ()
+    limits, distinct = question.limits, found.distinct_experts
     return {
         **_intervals(picked),
         "running_requests": running,
         "bound_by": found.bound_by[place],
-        "distinct_experts": distinct_experts(placement, running),
+        "distinct_experts": None if distinct is None else float(distinct[place]),
         "calibrated": found.calibrated,
         "extrapolated": found.extrapolated[place],
         "slo_met": VERDICTS[all_met(found, limits)[place]] if limits else None,
-        "notes": NOTE_SEPARATOR.join([*_waits(found, place), *reasons]) or None,
+        "notes": NOTE_SEPARATOR.join([*_waits(found, place), *found.reasons[place]]) or None,
     }
 
 
 def _waits(found: Answer, place: int) -> list[str]:
     running, asked = found.running[place], found.asked[place]
     return [f"{running:.0f} of {asked:.0f} run at once, the others wait"] if asked > running else []
-
-
-def distinct_experts(placement: Placement, tokens: float) -> float | None:
-    """Of a layer, in a decode step, where routing is uniform or has the skew that the scenario names."""
-    feed, cv = placement.candidate.feed, placement.question.cv
-    if feed is None:
-        return None
-    return float(experts.distinct_skewed(feed.experts, feed.per_token, tokens, cv or 0.0))

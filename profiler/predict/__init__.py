@@ -10,14 +10,24 @@ from __future__ import annotations
 from typing import Any
 
 from profiler.predict.calibrate import calibrate, hull, points_of
+from profiler.predict.demand import touched
 from profiler.predict.nouns import METRICS, Deployment, Interval, Load, Point, Prediction
 from profiler.predict.pace import Coefficients
 from profiler.predict.posterior import Calibration, fitted, unfitted
 from profiler.predict.steady import Mix, Steady, between_s, mix, steady
-from profiler.predict.uncertain import NORMAL_90, distance, intervals, skew, slopes, unexplained
+from profiler.predict.uncertain import (
+    NORMAL_90,
+    UNMEASURED_ROUTING,
+    distance,
+    intervals,
+    skew,
+    slopes,
+    unexplained,
+)
 
 __all__ = [
     "METRICS",
+    "UNMEASURED_ROUTING",
     "Calibration",
     "Deployment",
     "Interval",
@@ -26,6 +36,7 @@ __all__ = [
     "Prediction",
     "at_rate",
     "calibrate",
+    "distinct_experts",
     "figures",
     "fitted",
     "hull",
@@ -60,6 +71,13 @@ def predict(what: Deployment, load: Load, calibration: Calibration | None = None
         extrapolated=outside,
         reasons=reasons,
     )
+
+
+def distinct_experts(what: Deployment, tokens: Any, calibration: Calibration | None = None) -> Any:
+    """That a layer reads in a step of ``tokens``, at the unevenness which the prediction goes by; None in a
+    dense model."""
+    feed = next((kind.feed for kind in what.shape.layers if kind.feed.experts), None)
+    return None if feed is None else touched(feed, tokens, skew(what, _coefficients(what, calibration)))
 
 
 def tpot_s(what: Deployment, load: Load, calibration: Calibration | None = None) -> Any:

@@ -22,6 +22,9 @@ ROUTED_KERNELS = 8  # router, top-k, two of sorting, two grouped products, activ
 # Rows a grouped kernel works on at once: vLLM's default (fused_moe.get_default_config) is 16 for as many
 # tokens as a GPU has experts, else 64.  An expert's last block is filled up.
 SMALL_BLOCK, LARGE_BLOCK = 16, 64
+# Kernels that unpack 4-bit weights take the smallest of 8, 16, 32, 48, 64 rows that an expert's mean share
+# fills to at most .9 (vLLM, fused_marlin_moe); here without the steps.
+PACKED_BLOCK, PACKED_FULL = 8, 0.9
 KNOTS = 128
 # Load of the fullest of n ranks over the mean at a skew of 1.12: measured on Qwen3-235B, experts placed in
 # order (docs/routing.md).
@@ -100,7 +103,10 @@ def _routed(op: work.Op, what: Deployment, batch: work.Batch, cv: float) -> Part
     distinct = np.maximum(np.asarray(op.distinct, float), 1e-9)
     fullest = np.minimum(distinct / ranks * uneven, held)
     rows = np.maximum(feed.per_token * tokens / ranks * uneven, 1e-9)
-    block = np.where(tokens <= held, SMALL_BLOCK, LARGE_BLOCK)
+    if what.widths.routed < 1:
+        block = np.clip(rows / held / PACKED_FULL, PACKED_BLOCK, LARGE_BLOCK)
+    else:
+        block = np.where(tokens <= held, SMALL_BLOCK, LARGE_BLOCK)
     filled = np.maximum(fullest * block, rows + fullest * (block - 1) / 2) / rows
     widths = what.tensor / min(what.expert, what.tensor)  # what of a tensor group is left to cut each expert
     weights = op.weight_bytes * fullest / distinct / widths

@@ -87,8 +87,8 @@ class Prediction(Struct, frozen=True, kw_only=True):
     """Power, energy and tokens are of all GPUs of the replica; None where the GPU's sheet has no power.
 
     ``bound_by``: what most of a decode step is spent on (bandwidth, compute, launch, communication).
-    ``extrapolated``: outside what the coefficients were fitted to, which ``reasons`` put in words and the
-    interval is wider for; ``calibrated``: measured points of the user's went in.
+    ``extrapolated``: outside what the coefficients were fitted to; ``reasons``: what the interval is wider
+    for, in words, and at which loads; ``calibrated``: measured points of the user's went in.
     """
 
     tpot_s: Interval
@@ -98,7 +98,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     bound_by: Any
     calibrated: bool
     extrapolated: Any
-    reasons: tuple[str, ...]
+    reasons: dict[str, Any]
     power_w_mean: Interval | None = None
     energy_j_per_output_token: Interval | None = None
 

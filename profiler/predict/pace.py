@@ -23,6 +23,10 @@ from profiler.roofline import bytes_per_s, flops_per_s, link_bytes_per_s
 FP8_RATE = 0.88  # of the share of their peak that bf16 products reach: measured .709 / .803 on H100 (MAMF)
 HALF_COMPUTE = 0.2  # matrix utilisation at which half of what computing adds to the power is reached
 CAP_SHARPNESS = 8
+# Small tiles of grouped products (64 × 64) do 32 FLOPs for a byte from the level-2 cache, which brings every
+# SM 64 bytes a clock, on an A100 as on an H100.  An H100's tensor cores (4096 FLOPs a clock) wait for that,
+# narrower ones less: this is what an A100's 108 SMs would do at 1.41 GHz if they were as wide as an H100's.
+FULL_WIDTH_TFLOPS = 4096 * 108 * 1.41e-3
 
 
 class Coefficients(Struct, frozen=True, kw_only=True):
@@ -66,10 +70,11 @@ def pace(what: Deployment, work: Demand, c: Coefficients) -> Pace:
     bandwidth, rate = bytes_per_s(what.gpu), flops_per_s(what.gpu, what.widths.compute)
     if what.widths.compute == "fp8" and what.gpu.fp8_tflops:
         rate *= FP8_RATE
+    grouped = grouped_frac(what, c)
     reading: Any = 0.0
     working: Any = 0.0
     for part in work.parts:
-        read, product = _seconds(part, bandwidth, rate, c)
+        read, product = _seconds(part, bandwidth, rate, c, grouped)
         longer = (read**c.overlap_power + product**c.overlap_power) ** (1 / c.overlap_power)
         share = longer / (read + product + 1e-30)
         reading, working = reading + read * share, working + product * share
@@ -80,10 +85,22 @@ def pace(what: Deployment, work: Demand, c: Coefficients) -> Pace:
     return _paced(what, work, c, (reading, working, launch, sending))
 
 
-def _seconds(part: Any, bandwidth: float, rate: float, c: Coefficients) -> tuple[Any, Any]:
+def grouped_frac(what: Deployment, c: Coefficients) -> Any:
+    """Rate of grouped products over that of dense ones: as fitted to H100, more on narrower tensor cores."""
+    import numpy as np
+
+    return np.minimum(c.expert_rate_frac * narrower(what), np.maximum(1.0, c.expert_rate_frac))
+
+
+def narrower(what: Deployment) -> float:
+    """How many times wider an H100's tensor cores are; 1 where these are as wide, or wider."""
+    return max(1.0, FULL_WIDTH_TFLOPS / (what.gpu.dense_bf16_tflops or FULL_WIDTH_TFLOPS))
+
+
+def _seconds(part: Any, bandwidth: float, rate: float, c: Coefficients, grouped: Any) -> tuple[Any, Any]:
     streaming, computing = c.weight_bandwidth_frac, c.matrix_rate_frac
     if part.routed:
-        streaming, computing = streaming * c.expert_bandwidth_frac, computing * c.expert_rate_frac
+        streaming, computing = streaming * c.expert_bandwidth_frac, computing * grouped
     read = part.streamed_bytes / (bandwidth * streaming)
     read = read + part.cache_bytes / (bandwidth * c.cache_bandwidth_frac)
     return read, part.flops / (rate * computing)

@@ -9,12 +9,18 @@ from typing import Any
 
 from profiler.predict.fitting import NUDGE, matters
 from profiler.predict.nouns import METRICS, Deployment, Interval, Load
-from profiler.predict.pace import Coefficients
+from profiler.predict.pace import Coefficients, narrower
 from profiler.predict.posterior import FACTORS, NAMES, Calibration, Hull, noise
 from profiler.predict.steady import Mix, mix, steady
 
 SKEW = "expert_load_cv"
 NORMAL_90 = 1.645  # two-sided 90 % of a normal deviate: where no row was there to check a metric
+# sd of the logarithm: the rule was 15 % from a decode step measured on an H20 (InferSim, README).
+NARROWER = 0.1
+ONE_MACHINE = 8  # GPUs, beyond which most links are a network's
+UNMEASURED_ROUTING = (
+    "how evenly the experts are loaded was not measured: a range of trained routers is assumed"
+)
 
 
 def skew(what: Deployment, c: Coefficients) -> float:
@@ -72,8 +78,8 @@ def replaced(c: Coefficients, name: str, value: float) -> Coefficients:
 
 def intervals(
     what: Deployment, load: Load, calibration: Calibration
-) -> tuple[dict[str, Interval], Any, tuple[str, ...]]:
-    """90 % intervals by metric, where it extrapolates and why."""
+) -> tuple[dict[str, Interval], Any, dict[str, Any]]:
+    """90 % intervals by metric, where it extrapolates and why: a reason → at which loads it holds."""
     import numpy as np
 
     figures, derivatives = slopes(what, load, calibration.coefficients(what.shape), every)
@@ -85,7 +91,25 @@ def intervals(
         value = figures[metric]
         half = calibration.scores.get(metric, NORMAL_90) * np.sqrt(variance)
         found[metric] = Interval(value, value * np.exp(-half), value * np.exp(half))
-    return found, np.broadcast_to(outside, np.shape(figures["tpot_s"])), reasons
+    shape = np.shape(figures["tpot_s"])
+    where = {words: np.broadcast_to(each, shape) for words, each in reasons.items()}
+    return found | _within_tdp(what, found), np.broadcast_to(outside, shape), where
+
+
+def _within_tdp(what: Deployment, found: dict[str, Interval]) -> dict[str, Interval]:
+    """Power and energy with upper ends that the boards' own limit on power allows; ``value`` stays in."""
+    import numpy as np
+
+    power = found.get("power_w_mean")
+    if power is None or not what.gpu.tdp_w:
+        return {}
+    energy, slowest = found["energy_j_per_output_token"], found["output_tokens_per_s"].low
+    most_w = np.maximum(power.value, what.gpu.tdp_w * what.split.gpus)
+    most_j = np.maximum(energy.value, most_w / slowest)
+    return {
+        "power_w_mean": Interval(power.value, power.low, np.minimum(power.high, most_w)),
+        "energy_j_per_output_token": Interval(energy.value, energy.low, np.minimum(energy.high, most_j)),
+    }
 
 
 def unexplained(metric: str) -> float:
@@ -98,18 +122,18 @@ def unexplained(metric: str) -> float:
     return known.time**2 + (known.ttft**2 if metric == "ttft_s" else 0.0)
 
 
-def distance(what: Deployment, load: Load, calibration: Calibration) -> tuple[Any, Any, tuple[str, ...]]:
-    """Variance to add, where anything is outside what was fitted, and in what."""
+def distance(what: Deployment, load: Load, calibration: Calibration) -> tuple[Any, Any, dict[str, Any]]:
+    """Variance to add, where anything is outside what was fitted, and in what: words → at which loads."""
     import numpy as np
 
     hull, known = calibration.hull, noise()
-    reasons = [f"not counted: {each}" for each in what.shape.missing]
+    reasons: dict[str, Any] = {f"not counted: {each}": True for each in what.shape.missing}
     if what.routes and what.cv is None:
-        reasons.append(
-            "how evenly the experts are loaded was not measured: a range of trained routers is assumed"
-        )
+        reasons[UNMEASURED_ROUTING] = True
+    if what.split.gpus > ONE_MACHINE and "NVL72" not in what.gpu.gpu:
+        reasons[f"{what.split.gpus} GPUs span machines, with links taken to be as fast as inside one"] = True
     if hull is None:
-        return 0.0, True, (*reasons, "no measurement at all went in: priors only")
+        return 0.0, True, reasons | {"no measurement at all went in: priors only": True}
     params_b = what.shape.total_params / 1e9
     context = np.asarray(load.input_tokens) + np.asarray(load.output_tokens) / 2
     ranges = (
@@ -125,15 +149,15 @@ def distance(what: Deployment, load: Load, calibration: Calibration) -> tuple[An
         far = doublings > 0.01
         outside = outside | far
         if np.any(far):
-            reasons.append(f"outside the {low:,.0f} to {high:,.0f} {name} that were fitted")
-    return variance, outside, tuple(reasons)
+            reasons[f"outside the {low:,.0f} to {high:,.0f} {name} that were fitted"] = far
+    return variance, outside, reasons
 
 
-def _unlike(what: Deployment, hull: Hull, reasons: list[str]) -> tuple[float, bool]:
-    """What differs in kind rather than in number."""
+def _unlike(what: Deployment, hull: Hull, reasons: dict[str, Any]) -> tuple[float, bool]:
+    """What differs in kind rather than in number; ``reasons`` is added to."""
     variance, outside = 0.0, False
     if what.gpu.gpu not in hull.gpus:
-        reasons.append(f"no {what.gpu.gpu} was among those fitted ({', '.join(hull.gpus)})")
+        reasons[f"no {what.gpu.gpu} was among those fitted ({', '.join(hull.gpus)})"] = True
         outside = True
     kinds: tuple[tuple[str, str, tuple[str, ...], float], ...] = (
         ("arithmetic", what.widths.compute, hull.compute, noise().precision),
@@ -141,8 +165,11 @@ def _unlike(what: Deployment, hull: Hull, reasons: list[str]) -> tuple[float, bo
     )
     for name, value, seen, sd in kinds:
         if value not in seen:
-            reasons.append(f"no {value} {name} was among those fitted")
+            reasons[f"no {value} {name} was among those fitted"] = True
             variance, outside = variance + sd**2, True
+    if what.routes and narrower(what) > 1:
+        reasons["products of experts on tensor cores narrower than an H100's follow a rule, no fit"] = True
+        variance, outside = variance + NARROWER**2, True
     if what.gpu.kind == "cpu":
-        reasons.append("a CPU is predicted with coefficients of GPUs")
+        reasons["a CPU is predicted with coefficients of GPUs"] = True
     return variance, outside

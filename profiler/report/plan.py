@@ -14,8 +14,9 @@ from profiler.plan.answers import price
 from profiler.plan.crossover import Map
 from profiler.plan.document import document, no_map
 from profiler.plan.rows import COLUMNS, NOTE_SEPARATOR, Row
+from profiler.predict import UNMEASURED_ROUTING
 from profiler.report import crossover
-from profiler.report.table import NA, as_csv, load_text, significant, with_interval
+from profiler.report.table import NA, as_csv, load_text, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,7 +170,7 @@ def legend(plan: Plan, width: int = ROOM_FOR_ALL) -> list[str]:
     rows = [row for row in plan.rows if row["fits"]]
     calibrated = any(row["calibrated"] for row in rows)
     basis = "calibrated on the runs given" if calibrated else "not calibrated on runs of yours"
-    found = [f"predictions, not measurements: ± half the 90 % interval, {basis}"]
+    found = [f"predictions, not measurements: ± half the 90 % interval, {basis}", _assumed(plan)]
     if any(_queues(row) for row in rows):
         found.append("* more than the cache holds: the engine runs what fits, the others wait in TTFT")
     if any(row["extrapolated"] for row in rows):
@@ -177,16 +178,36 @@ def legend(plan: Plan, width: int = ROOM_FOR_ALL) -> list[str]:
             each
             for row in rows
             for each in (row["notes"] or "").split(NOTE_SEPARATOR)
-            if row["extrapolated"] and each and not each.endswith("wait")
+            if row["extrapolated"] and each and each != UNMEASURED_ROUTING and not each.endswith("wait")
         )
         found.append(f"~ the interval is wider: {'; '.join(reasons)}")
     found += [f"{short(row)} at {load_text(row)}: {row['notes']}" for row in rows if row["ttft_s"] is None]
-    routed = any(row["distinct_experts"] is not None for row in rows)
-    if routed and plan.question.cv is None and width >= ROOM_FOR_ALL:
-        found.append("experts: distinct ones a layer reads in a step if routing is uniform; skew reads fewer")
+    if any(row["distinct_experts"] is not None for row in rows):
+        column = "experts: distinct ones a layer reads in a decode step; " if width >= ROOM_FOR_ALL else ""
+        found.append(column + _routing(plan))
     if any(row["slo_met"] == "undecided" for row in rows):
         found.append("SLO ?: undecided, the interval (or the room for a tail) is on both sides of a limit")
     return found
+
+
+def _assumed(plan: Plan) -> str:
+    """What the user did not have to say."""
+    question = plan.question
+    args, lengths = question.args, question.lengths
+    held = ", ".join(f"{each.short} {each.bytes_per_weight:.3g}" for each in question.candidates)
+    graphs = "without CUDA graphs" if args.get("enforce_eager") else "with CUDA graphs"
+    return (
+        f"assumed: scenario {question.scenario.name}, on average {lengths.mean_input} tokens in and "
+        f"{lengths.mean_output} out; an engine like vLLM {graphs}, up to {question.step_tokens:,} tokens a "
+        f"step; bytes a weight: {held}"
+    )
+
+
+def _routing(plan: Plan) -> str:
+    cv = plan.question.cv
+    if cv is None:
+        return f"{UNMEASURED_ROUTING}, and is in the ±"
+    return "routing is uniform, as asked" if cv == 0 else f"loads of experts vary by a CV of {cv:g}, as asked"
 
 
 def price_notes(plan: Plan) -> list[str]:
@@ -210,11 +231,9 @@ def best_lines(plan: Plan) -> list[str]:
         usd = row["usd_per_m_output_tokens"]
         cost = f"{with_interval(row, 'usd_per_m_output_tokens')} USD/M out, " if usd is not None else ""
         where = f"{short(row)} on {row['gpus']} × {row['gpu']}, {row['concurrency']} at once"
-        found.append(
-            f"{where}: {cost}"
-            f"{significant(row['output_tokens_per_s'] / row['gpus'])} tokens/s a GPU, "
-            f"TPOT {significant(row['tpot_s'] and row['tpot_s'] * 1e3)} ms"
-        )
+        gap = f", TPOT {with_interval(row, 'tpot_s', 1e3)} ms" if row["tpot_s"] is not None else ""
+        rate = with_interval(row, "output_tokens_per_s", 1 / row["gpus"])
+        found.append(f"{where}: {cost}{rate} tokens/s a GPU{gap}")
     return found
 
 
@@ -223,10 +242,10 @@ def worth_lines(plan: Plan) -> list[str]:
     found = []
     for each in plan.worth:
         paid = price(plan.question, each.other)
-        at = f", {each.times * paid.usd_per_hour:.2f} USD at its {paid.usd_per_hour:.2f}" if paid else ""
+        at = f"; {each.times * paid.usd_per_hour:.2f} USD at its {paid.usd_per_hour:.2f}" if paid else ""
         found.append(
             f"{each.candidate.short}: a token costs the same where a {each.gpu.gpu} is rented for "
-            f"{each.times:.2g}× the price of a {each.other.gpu}{at}"
+            f"{each.times:.2g}× the price of a {each.other.gpu} ({each.low:.2g}× to {each.high:.2g}×){at}"
         )
     return found
 
@@ -253,6 +272,13 @@ def duel_lines(plan: Plan, drawn: Map) -> list[str]:
         f"prompts of {prompt}: {crossover.words(drawn, drawn.contexts.index(prompt))}",
         *(f"{each.metric}: {crossover.brief(each)}" for each in rest),
     ]
+
+
+def map_legend(plan: Plan) -> list[str]:
+    if not plan.maps:
+        return []
+    held = f"answers of {plan.question.lengths.mean_output} tokens; equal GPUs, so that no price decides"
+    return [*crossover.LEGEND, f"the same in all cells: {held}"]
 
 
 def beside_lines(plan: Plan) -> Iterator[tuple[str, list[str]]]:
@@ -319,7 +345,7 @@ def show(plan: Plan, console: Console) -> None:
         for line in crossover.lines(each):
             console.print(crossover.styled(line))
         say(duel_lines(plan, each))
-    say(crossover.LEGEND if plan.maps else [])
+    say(map_legend(plan))
     for title, texts in beside_lines(plan):
         _show_section(console, title, texts)
     say([*filter(None, [no_map(plan)]), *plan.notes])
@@ -341,7 +367,7 @@ def markdown(plan: Plan) -> str:
     for each in plan.maps:
         parts.append(f"### {crossover.heading(each)}\n\n```\n" + "\n".join(crossover.lines(each)) + "\n```\n")
         parts.append(_md_list(None, duel_lines(plan, each)))
-    parts.append(_md_list(None, crossover.LEGEND if plan.maps else ()))
+    parts.append(_md_list(None, map_legend(plan)))
     parts += [_md_list(title, texts) for title, texts in beside_lines(plan)]
     parts.append(_md_list(None, [*filter(None, [no_map(plan)]), *plan.notes]))
     return "\n".join(part for part in parts if part)

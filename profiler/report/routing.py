@@ -300,10 +300,11 @@ def _at(report: RoutingReport, batch: int) -> str:
     assert measured is not None
     count, k = report.experts, report.experts_per_token
     span = f"{text}, " if (text := _interval(measured)) else ""
+    several = ", several tokens of one in a step" if measured.n < batch else ""
     uniform = experts.distinct_uniform(count, k, float(batch))
     line = (
         f"batch {batch} touches {significant(measured.value)} of {count} experts a layer and step, measured "
-        f"({span}{measured.n} requests); uniform {significant(uniform)}"
+        f"({span}{measured.n} requests{several}); uniform {significant(uniform)}"
     )
     if report.fitted_cv is None or report.output_cv_excess is None:
         return line

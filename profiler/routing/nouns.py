@@ -115,6 +115,10 @@ class RoutingReport(Struct, frozen=True, kw_only=True):
         their logarithm; None beyond them."""
         return between_steps(self.decode, tokens)
 
+    def prefill_coverage(self, tokens: float) -> Estimate | None:
+        """As ``decode_coverage``, of a step that holds nothing but one prompt of ``tokens``."""
+        return between_steps(self.prefill, tokens)
+
 
 def between_steps(steps: tuple[Coverage, ...], tokens: float) -> Estimate | None:
     """``measured`` at any number of tokens that lies between two steps, linear in its logarithm."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RANKS = (2, 4, 8, 16)
 TOKENS = (8, 32, 64)
-STEPS = 64  # drawn decode steps: the mean over them is good to a percent
+STEPS = 512  # drawn decode steps: the mean over them is good to a percent
 
 
 class Steps(NamedTuple):

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,10 +20,10 @@ import pytest
 
 from profiler import arch, engines, experts
 from profiler.engines import routed, vllm, vllm_inside, vllm_routing
-from profiler.engines.base import Routed
+from profiler.engines.base import Routed, RunningEngine
 from profiler.engines.vllm_routing import FLAG, WORKER, Plan
 from profiler.errors import EngineError, InputError
-from profiler.schema import Endpoint, Model
+from profiler.schema import Endpoint, EngineFacts, Model
 from profiler.settings import EngineSettings
 
 CONFIG: dict[str, Any] = {
@@ -241,6 +242,27 @@ def test_an_engine_that_routes_for_itself_is_not_asked():
 def test_workers_that_do_not_tell_fail_the_start_with_a_way_out():
     with workers(status=501) as port, pytest.raises(EngineError, match=r"engine\.routing = 'model'"):
         vllm_routing.really(port, "k", UNIFORM)
+
+
+@pytest.mark.parametrize("trouble", [EngineError("says nothing"), ValueError("no JSON"), KeyboardInterrupt()])
+def test_whatever_goes_wrong_while_it_is_asked_no_server_is_left(monkeypatch, tmp_path, trouble):
+    stopped = []
+
+    def source(*_: Any) -> None:
+        raise trouble
+
+    engine = RunningEngine(
+        endpoint=Endpoint(base_url="http://h/v1", model="m"),
+        facts=EngineFacts(kind="vllm", version="0.32", device="cpu"),
+        process=SimpleNamespace(stop=lambda: stopped.append(True)),
+    )
+    build = vllm.Installed("0.32", "cpu")
+    monkeypatch.setattr(vllm, "check_vllm", lambda *_: (build, Plan(routing="model")))
+    monkeypatch.setattr(vllm, "_start", lambda *_: engine)
+    monkeypatch.setattr(vllm_routing, "source", source)
+    with pytest.raises(type(trouble)):
+        vllm.open_recorder(settings(), RANDOM, tmp_path, print)
+    assert stopped == [True]
 
 
 def test_vllms_own_answer_is_cut_to_the_layers_that_route(monkeypatch):

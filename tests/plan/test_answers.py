@@ -142,7 +142,36 @@ def test_a_row_a_load_with_every_column():
             assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], name
         assert 0 not in (row["tpot_s"], row["power_w_mean"])
         assert row["bound_by"] in ("bandwidth", "compute", "launch", "communication")
-    assert [round(row["distinct_experts"]) for row in found] == [8, 52, 112, 128]
+
+
+def test_experts_are_counted_at_the_unevenness_that_the_times_go_by():
+    trained, even = (
+        [row["distinct_experts"] for row in rows_of(what.question, what, None)]
+        for what in (placement(), placement(MOE, 1, "engine.routing=uniform"))
+    )
+    assert [round(each) for each in even] == [8, 52, 112, 128]
+    assert trained[0] == pytest.approx(8)
+    assert all(skewed < 0.95 * plain for skewed, plain in zip(trained[1:], even[1:], strict=True))
+    assert rows_of(placement(DENSE_14B).question, placement(DENSE_14B), None)[0]["distinct_experts"] is None
+
+
+def test_each_row_has_its_own_reasons():
+    """A load alone on the GPU is outside the fitted batches; that says nothing of the others."""
+    rows = rows_of(placement(gpu="H20").question, placement(gpu="H20"), None)
+    assert ["sequences at once" in row["notes"] for row in rows] == [True, False, False, False]
+    assert all("no H20 96GB was among those fitted" in row["notes"] for row in rows)
+    inside = rows_of(placement().question, placement(), None)[1]
+    assert not inside["extrapolated"]
+    assert inside["notes"] == predict.UNMEASURED_ROUTING
+
+
+def test_bytes_a_weight_are_those_of_the_format():
+    def held(model, **asked):
+        return rows_of(placement(model, **asked).question, placement(model, **asked), None)[0]
+
+    assert held(DENSE_14B)["bytes_per_weight"] == pytest.approx(2)
+    assert held(DENSE_14B, weights="fp8")["bytes_per_weight"] == pytest.approx(1.1, abs=0.05)
+    assert held("openai/gpt-oss-120b")["bytes_per_weight"] == pytest.approx(0.56, abs=0.02)
 
 
 def test_names_are_those_of_compare():

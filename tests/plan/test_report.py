@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from profiler import plan as planner
+from profiler import predict
 from profiler.plan import answer_all
 from profiler.plan.answers import all_met, answer
 from profiler.plan.crossover import BATCHES
@@ -139,6 +140,11 @@ def test_what_another_gpu_is_worth(found):
     best = {(row["model"], row["gpu"]): row for row in found.best}
     (each,) = [each for each in found.worth if each.candidate.name == MOE]
     h100, h20 = best[MOE, "H100 SXM5 80GB"], best[MOE, "H20 96GB"]
+    assert each.low < each.times < each.high
+    half = max(row["output_tokens_per_s_high"] / row["output_tokens_per_s"] for row in (h100, h20))
+    assert half < each.high / each.times < half**2, (
+        "wider than either, narrower than the worst of both at once"
+    )
     usd = each.times * h100["price_usd_per_hour"]
     assert usd * h20["gpus"] / h20["output_tokens_per_s"] / 3600 * 1e6 == pytest.approx(
         h100["usd_per_m_output_tokens"]
@@ -146,6 +152,29 @@ def test_what_another_gpu_is_worth(found):
     assert any(
         "a token costs the same where a H20 96GB is rented for" in line for line in report.worth_lines(found)
     )
+
+
+def test_what_was_not_asked_for_is_said():
+    asked = [
+        "engine.args.max_num_batched_tokens=2048",
+        "engine.args.enforce_eager=true",
+        "engine.routing=uniform",
+    ]
+    one = planner.Request(models=[MOE], gpus=["H100"], weights="int4", overrides=asked)
+    text = " ".join(printed(answer_all(one), 80).split())
+    assert "scenario chat, on average 512 tokens in and 256 out" in text
+    assert "without CUDA graphs, up to 2,048 tokens a step; bytes a weight: Qwen3-30B-A3B 0.59" in text
+    assert "routing is uniform, as asked" in text
+    assert predict.UNMEASURED_ROUTING in " ".join(printed(answer_all(ASKED), 80).split())
+
+
+def test_a_map_says_what_it_holds_fixed(found):
+    assert "the same in all cells: answers of 256 tokens" in printed(found, 120)
+
+
+def test_an_answer_of_one_token_has_no_time_between_tokens():
+    asked = planner.Request(models=[DENSE_14B], gpus=["H100"], overrides=["workload.output_tokens=1"])
+    assert not any("TPOT" in line for line in report.best_lines(answer_all(asked)))
 
 
 def test_two_dense_models_have_no_map_and_that_is_said():

@@ -90,13 +90,34 @@ def test_an_unpopular_expert_is_not_read():
     assert found[1] < 0.9 * found[0]
 
 
+def routed_flops(what, tokens: float) -> float:
+    found = demand.demand(what, work.Batch(decode_sequences=tokens), 0.0)
+    return next(part.flops for part in found.parts if part.routed)
+
+
 def test_block_filling_counts_at_least_a_block_for_every_expert():
     what = deployed(MOE)
-    found = demand.demand(what, work.Batch(decode_sequences=1), 0.0)
-    routed = next(part for part in found.parts if part.routed)
     ops = work.step(what.shape, what.widths, work.Batch(decode_sequences=1))
     plain = next(op.flops for op in ops if op.splits == "expert")
-    assert routed.flops == pytest.approx(demand.SMALL_BLOCK * plain)
+    assert routed_flops(what, 1) == pytest.approx(demand.SMALL_BLOCK * plain)
+
+
+def test_narrow_tensor_cores_are_kept_busy_by_small_tiles():
+    h100, a100, h20, b200 = (
+        float(pace.grouped_frac(deployed(MOE, gpu), PLAIN)) for gpu in (H100, A100, H20, "B200 SXM 180GB")
+    )
+    assert h100 == b200 == PLAIN.expert_rate_frac
+    assert h100 < a100 < h20 == 1
+
+
+def test_kernels_that_unpack_four_bits_fill_smaller_blocks():
+    """No cliff where plain kernels go from 16 rows to 64: one sequence more costs next to nothing."""
+    plain = deployed(MOE)
+    packed = msgspec.structs.replace(plain, widths=work.Widths(routed=0.53, other=2, embedding=2))
+    one, more = (routed_flops(packed, tokens) / tokens for tokens in (128, 129))
+    assert more == pytest.approx(one, rel=0.02)
+    assert routed_flops(packed, 200) < 0.5 * routed_flops(plain, 200)
+    assert routed_flops(packed, 1e5) == pytest.approx(routed_flops(plain, 1e5), rel=0.01)
 
 
 def test_distinct_experts_between_knots_are_those_of_the_closed_form():

@@ -35,7 +35,7 @@ def test_every_figure_has_an_interval_around_it():
 def test_inside_what_was_fitted_nothing_is_extrapolated():
     found = predict.predict(deployed(BIG), KNOWN)
     assert not found.extrapolated
-    assert found.reasons == ()
+    assert found.reasons == {}
     assert width(found.tpot_s) < 0.4
 
 
@@ -74,6 +74,27 @@ def test_another_arithmetic_says_so():
 def test_only_the_cells_outside_are_marked():
     found = predict.predict(deployed(BIG), load(np.array([1, 64, 9000]), 300, 500))
     assert found.extrapolated.tolist() == [True, False, True]
+    (where,) = found.reasons.values()
+    assert where.tolist() == [True, False, True]
+
+
+def test_no_interval_goes_beyond_what_the_boards_may_draw():
+    what = deployed(BIG, H20, tensor=2)
+    found = predict.predict(what, load(np.array([1, 64, 1024])))
+    power, energy = found.power_w_mean, found.energy_j_per_output_token
+    assert power.high.max() == pytest.approx(2 * what.gpu.tdp_w), "it matters"
+    assert np.all(energy.high <= power.high.max() / found.output_tokens_per_s.low * (1 + 1e-9))
+
+
+def test_beyond_one_machine_the_link_is_said_to_be_assumed():
+    def said(gpus, gpu=H100):
+        return [
+            each for each in predict.predict(deployed(BIG, gpu, tensor=gpus), KNOWN).reasons if "span" in each
+        ]
+
+    assert said(16)
+    assert not said(8)
+    assert not said(16, "GB200 NVL72 (per GPU)")
 
 
 def test_unmeasured_routing_widens_a_moe():
@@ -177,3 +198,12 @@ def test_fitted_coefficients_are_physical():
     assert c.overlap_power >= 0.9
     assert c.idle_power_frac + c.bandwidth_power_frac < 1
     assert c.model_factor == c.board_factor == 1
+
+
+def test_experts_on_narrower_tensor_cores_widen_the_interval_and_say_why():
+    narrow, wide = (predict.predict(deployed(MOE, board), KNOWN) for board in (H20, H100))
+    assert any("narrower" in reason for reason in narrow.reasons)
+    assert not any("narrower" in reason for reason in wide.reasons)
+    dense = predict.predict(deployed(BIG, H20), KNOWN)
+    assert not any("narrower" in reason for reason in dense.reasons)
+    assert width(narrow.tpot_s) > width(dense.tpot_s)

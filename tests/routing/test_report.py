@@ -161,6 +161,14 @@ def test_a_collapsed_layer_is_told(tmp_path):
     )
 
 
+def test_a_load_of_more_sequences_than_were_recorded_says_so(tmp_path):
+    point = LoadPoint(mode="closed", concurrency=8)
+    run = run_of(tmp_path, skewed(requests=5), windows=[make.steady(0, 10.0, point=point)])
+    assert any(
+        "measured (5 requests, several tokens of one in a step)" in line for line in report.lines([run])
+    )
+
+
 def test_the_cost_tables_line_is_of_the_loads_that_were_held(tmp_path):
     points = [LoadPoint(mode="closed", concurrency=n) for n in (8, 1, 1000)]
     windows = [make.steady(n, 10 + 20 * n, point=point) for n, point in enumerate(points)]
