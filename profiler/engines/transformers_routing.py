@@ -18,6 +18,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,12 +95,19 @@ class Listener:
         import torch
 
         heard: list[list[torch.Tensor]] = [[] for _ in self._layers]
-        with self._lock, pause(), ExitStack() as stack, torch.no_grad():
-            stack.enter_context(_plain_attention(self._model))
-            for layer, told in zip(self._layers, heard, strict=True):
-                stack.callback(_listen(layer, told.append).remove)
-            row = torch.tensor([list(ids)], device=self._model.device)
-            self._model.base_model(input_ids=row, use_cache=False)
+
+        def listen() -> None:
+            with ExitStack() as stack, torch.no_grad():
+                stack.enter_context(_plain_attention(self._model))
+                for layer, told in zip(self._layers, heard, strict=True):
+                    stack.callback(_listen(layer, told.append).remove)
+                row = torch.tensor([list(ids)], device=self._model.device)
+                self._model.base_model(input_ids=row, use_cache=False)
+
+        # A thread that has computed keeps OpenMP workers of its own while it lives.  With more of them than
+        # cores, OpenMP no longer spins at barriers: the generation thread would be a third slower ever after.
+        with self._lock, pause(), ThreadPoolExecutor(1) as passing:
+            passing.submit(listen).result()
         if any(len(told) != 1 or len(told[0]) != len(ids) for told in heard):
             raise ValueError(f"{type(self._model).__name__} does not send each token through each layer once")
         return np.stack([told[0].cpu().numpy() for told in heard], axis=1).astype(np.uint16)

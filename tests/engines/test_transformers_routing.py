@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -171,6 +172,17 @@ def test_what_batching_routes_token_by_token_is_what_is_told_afterwards():
 def one_thread():
     args = EngineArgs(page_size=16, num_blocks=256, max_batch_tokens=128, threads=1)
     return ServerConfig(name="m", weights="random", dtype="float32", args=args)
+
+
+def test_what_is_told_leaves_no_thread_that_has_computed():
+    """Its OpenMP workers would slow the generation thread's down for good."""
+    model, threads = built("qwen3_moe"), []
+    model.register_forward_pre_hook(lambda *_: threads.append(threading.current_thread()))
+    model.base_model.register_forward_pre_hook(lambda *_: threads.append(threading.current_thread()))
+    Listener(model).experts_of(prompt(9))
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_dense_model_tells_nothing():
