@@ -51,7 +51,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     asked: Floats
     running: Floats
     values: dict[str, Interval]
-    alone_ttft_s: float
+    alone_ttft_s: Interval
     bound_by: list[str]
     extrapolated: list[bool]
     calibrated: bool
@@ -97,7 +97,7 @@ def answer(placement: Placement, asked: Sequence[float] | Floats, calibration: C
         asked=wanted,
         running=running,
         values=values,
-        alone_ttft_s=float(found.ttft_s.value[0]),
+        alone_ttft_s=Interval(found.ttft_s.value[:1], found.ttft_s.low[:1], found.ttft_s.high[:1]),
         bound_by=[str(each) for each in found.bound_by[1:]],
         extrapolated=[bool(each) for each in found.extrapolated[1:]],
         calibrated=bool(found.calibrated),
@@ -200,12 +200,15 @@ def money(found: Answer, per_s: float | None) -> dict[str, Interval]:
     question = found.placement.question
     lengths, rate = question.lengths, found.values["output_tokens_per_s"]
     scale = per_s * 1e6
-    alone = found.alone_ttft_s / lengths.mean_input
+    alone = _each(lambda first: first / lengths.mean_input, found.alone_ttft_s)
     bill = Interval(scale / rate.value, scale / rate.high, scale / rate.low)
-    left = [1 / each - alone * lengths.mean_input / lengths.mean_output for each in rate]
-    blended = [(cost.BLEND_INPUT * alone + each) * scale / 4 for each in left]
+    # What prompts take is paid for by the kind and taken off the rest of the bill: both ends at their worst.
+    weight = cost.BLEND_INPUT - lengths.mean_input / lengths.mean_output
+    least, most = (alone.low, alone.high) if weight >= 0 else (alone.high, alone.low)
+    pairs = ((rate.value, alone.value), (rate.high, least), (rate.low, most))
+    blended = Interval(*((1 / each + weight * prompt) * scale / 4 for each, prompt in pairs))
     return {
         "usd_per_m_output_tokens": bill,
-        "usd_per_m_input_tokens": Interval(*(alone * scale + 0 * each for each in rate)),
-        "usd_per_m_blended_tokens": Interval(blended[0], blended[2], blended[1]),
+        "usd_per_m_input_tokens": _each(lambda each: each * scale + 0 * rate.value, alone),
+        "usd_per_m_blended_tokens": blended,
     }

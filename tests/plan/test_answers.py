@@ -23,7 +23,8 @@ def test_what_runs_is_the_predictors_own():
         assert found.values[name].value == pytest.approx(getattr(plain, name).value)
         assert found.values[name].low == pytest.approx(getattr(plain, name).low)
     assert found.running.tolist() == [1, 8, 32]
-    assert found.alone_ttft_s == pytest.approx(plain.ttft_s.value[0])
+    assert found.alone_ttft_s.value[0] == pytest.approx(plain.ttft_s.value[0])
+    assert found.alone_ttft_s.high[0] == pytest.approx(plain.ttft_s.high[0])
 
 
 def test_what_the_cache_does_not_hold_waits_by_littles_law():
@@ -109,6 +110,8 @@ def test_the_kinds_times_their_counts_are_the_bill():
     per_output = 4 * paid["usd_per_m_blended_tokens"].value[0] - 3 * per_input
     bill = paid["usd_per_m_output_tokens"].value[0] * lengths.mean_output
     assert per_input * lengths.mean_input + per_output * lengths.mean_output == pytest.approx(bill)
+    for each in paid.values():
+        assert each.low[0] < each.value[0] < each.high[0]
     rate = found.values["output_tokens_per_s"].value[0]
     assert paid["usd_per_m_output_tokens"].value[0] == pytest.approx(1e6 * 3.6 / 3600 / rate)
 
