@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from profiler.client import Calibration
 from profiler.engines.metronome_law import Settings
 from profiler.engines.truth import Metronome, Truth
 from profiler.errors import LoadError
 from profiler.loadgen.job import LoadJob
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
-from profiler.schema import Calibration, Endpoint, LoadPoint, RequestRecord, Window
+from profiler.schema import Endpoint, LoadPoint, RequestRecord, Window
 from profiler.settings import Load, Measure, Timeouts, Workload
 
 if TYPE_CHECKING:

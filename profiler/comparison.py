@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler import consumption, cost, memory, metrics, store, utilisation
+from profiler import consumption, cost, figures, memory, prices, store, utilisation
 from profiler.errors import InputError
-from profiler.host_facts import differences
+from profiler.figures import ENERGY_FACTS, STATISTICS, Figures
 from profiler.schema import Estimate, Price
 from profiler.store import RunResult
 from profiler.windows import LATENCIES
@@ -34,7 +34,6 @@ IDENTITY = (
     "gpus",
 )
 COUNTS = ("requests_ok", "requests_failed")
-STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 ESTIMATES = (
     "output_tokens_per_s",
     "requests_per_s",
@@ -43,9 +42,7 @@ ESTIMATES = (
     "memory_kv_bytes",
     "memory_peak_bytes",
     *consumption.ESTIMATES,
-    "usd_per_m_output_tokens",
-    "usd_per_m_input_tokens",
-    "usd_per_m_blended_tokens",
+    *cost.ESTIMATES,
     "input_tokens_per_s",
     "total_tokens_per_s",
     "input_tokens_mean",
@@ -57,21 +54,6 @@ ESTIMATES = (
     "tokens_per_chunk_mean",
     "prefix_cache_hit_frac",
     *utilisation.ESTIMATES,
-)
-ENERGY_FACTS = (
-    "energy_boundary",
-    "pue",
-    "idle_kind",
-    "energy_counter_j",
-    "energy_integral_j",
-    "energy_disagreement_frac",
-    "energy_statistical_frac",
-    "energy_systematic_frac",
-    "throttled_thermal_frac",
-    "throttled_power_frac",
-    "temperature_c_mean",
-    "sm_clock_mhz_median",
-    "shared_gpu",
 )
 CONTEXT = (
     "first_wave_requests",
@@ -102,7 +84,6 @@ COLUMNS = (
     *utilisation.FACTS,
     *CONTEXT,
 )
-NOTE_SEPARATOR = " | "
 SUMMARY = "summary.json"
 HIGHER_IS_BETTER = (
     "output_tokens_per_s",
@@ -122,18 +103,13 @@ def rows(
     ``price`` (USD per hour or a price sheet, as for ``--price``) and ``pue`` override what each run was made
     with; a sheet is looked up for each run's own GPU.  Raises InputError.
     """
-    building = None if pue is None else _pue(pue)
-    measured = [(run, metrics.points(run, building)) for run in runs]
-    table = []
-    for run, points in measured:
-        siblings = [p for other, found in measured if same_engine(run, other) for p in found]
-        prefill = cost.prefill_s_per_token(points) or cost.prefill_s_per_token(siblings)
-        paid = cost.parse_price(str(price), gpu_name(run)) if price is not None else run.manifest.price
-        held = memory.account(run)
-        for point in points:
-            row = _row(run, point, paid, prefill) | memory.figures(held, point.point)
-            table.append({name: row[name] for name in COLUMNS})
-    return table
+    measured = figures.of_runs(runs, None if pue is None else _pue(pue))
+    alone = figures.prefill_s(measured)
+    return [_row(each, _paid(each, price), alone[each.run]) for each in measured]
+
+
+def _paid(found: Figures, price: str | float | None) -> Price | None:
+    return found.price if price is None else prices.parse(str(price), found.gpu)
 
 
 def _pue(given: str | float) -> float:
@@ -161,68 +137,17 @@ def as_json(table: Sequence[dict[str, Any]]) -> str:
     return json.dumps(list(table), indent=1, allow_nan=False) + "\n"
 
 
-def same_engine(a: RunResult, b: RunResult) -> bool:
-    """Whether two runs measured the same model, routed alike, on the same engine, precision and host."""
-    ours, theirs = a.manifest, b.manifest
-    return (
-        ours.model.name == theirs.model.name
-        and ours.engine.kind == theirs.engine.kind
-        and ours.engine.version == theirs.engine.version
-        and ours.scenario.engine == theirs.scenario.engine
-        and ours.engine.routing == theirs.engine.routing
-        and not differences(ours.host, theirs.host)
-    )
-
-
-def _row(
-    run: RunResult, point: metrics.PointResult, price: Price | None, prefill: Estimate | None
-) -> dict[str, Any]:
-    manifest = run.manifest
-    gpus = manifest.engine.gpus
-    facts = manifest.model.facts
-    row: dict[str, Any] = {
-        "model": manifest.model.name,
-        "kind": facts.kind if facts else None,
-        "engine": manifest.engine.kind,
-        "scenario": manifest.scenario.name,
-        "load": point.point.mode,
-        "concurrency": point.point.concurrency,
-        "load_requests_per_s": point.point.requests_per_s,
-        "gpu": gpu_name(run),
-        "gpus": len(gpus),
-        "requests_ok": point.requests_ok,
-        "requests_failed": sum(point.failures.values()),
-    }
-    used = utilisation.of_point(run, point)
-    estimates = point.estimates | cost.costs(point, price, len(gpus), prefill) | used.estimates
+def _row(found: Figures, price: Price | None, prefill: Estimate | None) -> dict[str, Any]:
+    row = dict(found.facts)
+    estimates = found.estimates | cost.costs(found, price, found.gpus, prefill)
     for name in ESTIMATES:
         estimate = estimates.get(name)
         row[name] = estimate.value if estimate else None
         row[f"{name}_low"] = estimate.low if estimate else None
         row[f"{name}_high"] = estimate.high if estimate else None
-    wave = point.estimates["first_wave_ttft_s_mean"]
-    row |= {name: point.consumed.facts.get(name) for name in ENERGY_FACTS}
-    row |= {name: used.facts.get(name) for name in utilisation.FACTS}
-    return row | {
-        "energy_trouble": NOTE_SEPARATOR.join(point.consumed.trouble) or None,
-        "first_wave_requests": wave.n if wave else None,
-        "send_lag_p99_s": point.client.send_lag_p99_s,
-        "client_cpu_frac": point.client.cpu_frac,
-        "loop_lag_p99_s": point.client.loop_lag_p99_s,
-        "client_bound": point.client.bound,
-        "sampler_cpu_frac": point.sampling.cpu_frac,
-        "sampler_late_s_max": point.sampling.late_s_max,
-        "slo_verdicts": ", ".join(f"{each.limit.name} {each.verdict}" for each in point.judged) or None,
-        "weights": manifest.model.weights,
-        "repeats": point.repeats,
-        "failures": ", ".join(f"{n} {what}" for what, n in sorted(point.failures.items())) or None,
-        "status": manifest.status,
-        "price_usd_per_hour": price.usd_per_hour if price else None,
-        "price_basis": _basis(price) if price else None,
-        "host": manifest.host.hostname_hash,
-        "notes": NOTE_SEPARATOR.join([*_notes(run, point), *used.notes]) or None,
-        "run": str(run.folder),
-    }
+    row["price_usd_per_hour"] = price.usd_per_hour if price else None
+    row["price_basis"] = _basis(price) if price else None
+    return {name: row[name] for name in COLUMNS}
 
 
 def _basis(price: Price) -> str:
@@ -230,50 +155,6 @@ def _basis(price: Price) -> str:
     low, high = price.low_usd_per_hour, price.high_usd_per_hour
     spread = f", offers {low:.2f}–{high:.2f}" if low is not None and high is not None else ""
     return f"per {price.per}-hour, {price.source}{f', {price.date}' if price.date else ''}{spread}"
-
-
-def _notes(run: RunResult, point: metrics.PointResult) -> list[str]:
-    consumed = point.consumed
-    own = [*run.manifest.engine.notes, *point.notes, *consumed.notes]
-    return [*own, *(consumed.trouble), *_unmeasured(run, consumed)]
-
-
-def _unmeasured(run: RunResult, consumed: consumption.Consumption) -> list[str]:
-    """Why figures of power or energy are missing: the probes' own words where no probe could be used."""
-    if run.manifest.engine.device == "remote":
-        return list(dict.fromkeys(consumed.reasons.values()))
-    sources = [each for each in run.manifest.probes if each.of_energy]
-    broken = {each.probe: each.detail for each in sources if not each.usable}
-    if consumed.reasons and broken and len(broken) == len(sources):
-        return [f"no power or energy: {'; '.join(f'{name}: {why}' for name, why in broken.items())}"]
-    missing: dict[str, list[str]] = {}
-    for name, why in consumed.reasons.items():
-        if why not in consumed.trouble:
-            missing.setdefault(_in_words(why, broken), []).append(consumption.WORDS[name])
-    return [f"{', '.join(names)} n/a: {why}" for why, names in missing.items()]
-
-
-def _in_words(why: str, broken: dict[str, str]) -> str:
-    """What a probe says of itself instead of that nothing was sampled."""
-    probe = "rapl" if "no cpu package energy was sampled" in why else "nvml"
-    return f"{probe}: {broken[probe]}" if "energy was sampled" in why and probe in broken else why
-
-
-def gpu_name(run: RunResult) -> str | None:
-    used = set(run.manifest.engine.gpus)
-    names = sorted({gpu.name for gpu in run.manifest.host.gpus if gpu.uuid in used})
-    return " + ".join(names) or None
-
-
-def host_differences(runs: Sequence[RunResult]) -> list[str]:
-    """How the runs' machines and software differ, as lines; empty when all are alike."""
-    found: list[str] = []
-    for run in runs[1:]:
-        for line in differences(runs[0].manifest.host, run.manifest.host):
-            text = f"{run.folder.name}: {line}"
-            if text not in found:
-                found.append(text)
-    return found
 
 
 def same_load(row: dict[str, Any]) -> tuple[Any, ...]:

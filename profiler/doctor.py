@@ -12,10 +12,11 @@ from typing import NamedTuple
 from profiler import catalog, ceilings, host
 from profiler.calibrate import calibrate_worker, load_process
 from profiler.ceilings import sheet
+from profiler.client import Calibration
 from profiler.engines import available_engines
 from profiler.errors import ProfilerError
 from profiler.samples import decode
-from profiler.schema import MADE_UP, Calibration, Host, ProbeStatus
+from profiler.schema import MADE_UP, Host, ProbeStatus
 from profiler.telemetry import Sampler
 from profiler.telemetry.rapl import GRANT, GRANT_FOR_GOOD
 

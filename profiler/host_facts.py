@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from profiler.schema import Host
 
@@ -16,16 +16,18 @@ def differences(a: Host, b: Host, packages: Iterable[str] = DECISIVE_PACKAGES) -
     Speed and power depend on the CPU and the cores we may use, the GPUs and their power limits, the driver,
     and the versions of the ``packages``.  The host's name, system and memory size do not count.
     """
-    return [f"{what} {ours} ≠ {theirs}" for what, ours, theirs in _facts(a, b, packages) if ours != theirs]
+    ours, theirs = facts(a, packages), facts(b, packages)
+    return [f"{what} {ours[what]} ≠ {theirs[what]}" for what in ours if ours[what] != theirs[what]]
 
 
-def _facts(a: Host, b: Host, packages: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    yield "CPU", a.cpu, b.cpu
-    yield "cores", str(a.cores), str(b.cores)
-    yield "GPUs", _gpus(a), _gpus(b)
-    yield "driver", a.driver or "none", b.driver or "none"
-    for package in packages:
-        yield package, a.packages.get(package, "absent"), b.packages.get(package, "absent")
+def facts(host: Host, packages: Iterable[str] = DECISIVE_PACKAGES) -> dict[str, str]:
+    """What runs are compared by, in words."""
+    return {
+        "CPU": host.cpu,
+        "cores": str(host.cores),
+        "GPUs": _gpus(host),
+        "driver": host.driver or "none",
+    } | {package: host.packages.get(package, "absent") for package in packages}
 
 
 def _gpus(host: Host) -> str:

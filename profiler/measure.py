@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Protocol
 
 from profiler import scenario
+from profiler.client import Calibration
 from profiler.errors import ProfilerError, StoreError
 from profiler.loadgen.job import Progress
 from profiler.loadgen.worker import LoadWorker
 from profiler.nvml import shared_load
 from profiler.prepare import Plan
-from profiler.schema import Calibration, LoadPoint, Window
+from profiler.schema import LoadPoint, Window
 from profiler.subject import Slot, Subject
 
 # A second holds enough answers at this rate and above; what a client adds there it adds below it too.

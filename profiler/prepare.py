@@ -323,9 +323,9 @@ def _price(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:
     """The price asked for, else the catalog's for this GPU, else none (a CPU machine has no list price)."""
     gpu = gpus[0].name if gpus else None
     if text is not None:
-        from profiler import cost
+        from profiler import prices
 
-        return cost.parse_price(text, gpu)
+        return prices.parse(text, gpu)
     if not gpus:
         return None
     from profiler import catalog

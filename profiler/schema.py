@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from profiler.client import Calibration, ClientAudit
 from profiler.settings import EngineSettings, LoadMode, Scenario
 
 SCHEMA_VERSION = 1
@@ -204,44 +205,6 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     turn: int = 0
 
 
-class ClientAudit(Struct, frozen=True, kw_only=True):
-    """How the load generator itself did during one window.
-
-    Of several ``processes`` the busiest ``cpu_frac`` (of one core) and the worst lags, and all chunks.
-    ``bound_by`` says in words what of the client's own slowness is in the window's figures; empty: nothing.
-    """
-
-    cpu_frac: float | None
-    loop_lag_p99_s: float | None
-    send_lag_p99_s: float | None
-    chunks: int
-    loop_lag_max_s: float | None = None
-    processes: int = 1
-    bound_by: tuple[str, ...] = ()
-
-
-class Calibration(Struct, frozen=True, kw_only=True):
-    """What this machine's load generator adds to the truth: it measured a server whose emission times are
-    known exactly.  Errors are measured / true − 1; None where too little was seen to tell.
-
-    ``chunks_per_s`` and ``concurrency`` are the load it was done at, ``server_late_p99_s`` how far behind its
-    own plan that server was (which is not in the errors: truth is what it did, not what it planned).
-    """
-
-    chunks_per_s: float
-    concurrency: int
-    requests: int
-    chunks: int
-    ttft_mean_error_frac: float | None
-    ttft_p99_error_frac: float | None
-    ttft_mean_error_s: float | None
-    itl_mean_error_frac: float | None
-    itl_p99_error_frac: float | None
-    server_late_p99_s: float | None
-    client_cpu_frac: float | None
-    client_cpu_s_per_chunk: float | None
-
-
 class Window(Struct, frozen=True, kw_only=True):
     """One load point held once.  ``steady_*_ns`` bound the steady window that every rate, energy and
     power figure shares; None when the load never became steady (the reason is in ``trouble``)."""
@@ -346,6 +309,40 @@ class Price(Struct, frozen=True, kw_only=True):
     high_usd_per_hour: float | None = None
 
 
+class Estimate(Struct, frozen=True):
+    """A number with its interval and what it rests on.
+
+    ``low``/``high`` bound the 95 % interval, None where the data cannot bound it.
+    ``n`` counts what the interval was taken over and ``over`` names it: "repeats", "batches", "requests".
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    over: str | None = None
+
+
+class ImportedPoint(Struct, frozen=True, kw_only=True):
+    """A load point as another tool summed it up: figures by our names and in our units, without intervals
+    unless it gave them.  Used where the tool kept no requests."""
+
+    point: LoadPoint
+    figures: dict[str, Estimate]
+    requests_ok: int | None = None
+    requests_failed: int | None = None
+
+
+class Imported(Struct, frozen=True, kw_only=True):
+    """Where a run comes from that another tool measured; what it did not say is unknown and stays so."""
+
+    tool: str
+    file: str
+    sha256: str
+    version: str | None = None
+    points: tuple[ImportedPoint, ...] = ()
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """``manifest.json``: written last, so that its presence says the run is whole.
 
@@ -381,20 +378,4 @@ class Manifest(Struct, frozen=True, kw_only=True):
     baselines: tuple[Baseline, ...] = ()
     routing: RoutingRecord | None = None
     routing_missing: str | None = None
-
-
-# ---------------------------------------------------------------------------------- what is derived
-
-
-class Estimate(Struct, frozen=True):
-    """A number with its interval and what it rests on.
-
-    ``low``/``high`` bound the 95 % interval, None where the data cannot bound it.
-    ``n`` counts what the interval was taken over and ``over`` names it: "repeats", "batches", "requests".
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int = 1
-    over: str | None = None
+    imported: Imported | None = None

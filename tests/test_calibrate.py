@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from profiler import calibrate as module
 from profiler.calibrate import calibrate, on_cores, steady_law, summary
+from profiler.client import ClientAudit
 from profiler.engines.truth import Metronome, Truth
 from profiler.errors import LoadError
 from profiler.loadgen.worker import LoadWorker
-from profiler.schema import ClientAudit, LoadPoint, Window
+from profiler.schema import LoadPoint, Window
 from tests import make
 
 S = 10**9

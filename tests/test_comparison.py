@@ -6,7 +6,7 @@ import json
 import msgspec
 import pytest
 
-from profiler import comparison, store
+from profiler import alike, comparison, store
 from profiler.report import table
 from profiler.schema import EngineFacts, Model, Price
 from tests import make
@@ -84,10 +84,10 @@ def test_gpu_runs_name_their_gpus(tmp_path):
 def test_unlike_hosts_are_named(runs, tmp_path):
     other = msgspec.structs.replace(make.HOST, packages={"torch": "2.12.1"})
     strange = make.writer(tmp_path / "other", [], run_id="strange", host=other)
-    lines = comparison.host_differences([*runs, store.load(strange.folder)])
+    lines = alike.host_differences([*runs, store.load(strange.folder)])
     assert len(lines) == 1
     assert "torch" in lines[0]
-    assert comparison.host_differences(runs) == []
+    assert alike.host_differences(runs) == []
 
 
 def test_best_is_highest_rate_and_lowest_rest(runs):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler import cost
+from profiler import cost, prefill, prices
 from profiler.errors import InputError
 from profiler.metrics import PointResult
 from profiler.schema import Estimate, LoadPoint, Price
@@ -60,36 +60,36 @@ def test_prefill_that_would_exceed_the_bill_is_not_split():
 
 
 def test_prefill_is_taken_apart_at_concurrency_one_or_from_answers_of_one_token():
-    assert cost.prefill_s_per_token([point(concurrency=8)]) is None
-    assert cost.prefill_s_per_token([point(concurrency=8), point()]).value == pytest.approx(0.002)
+    assert prefill.s_per_token([point(concurrency=8)]) is None
+    assert prefill.s_per_token([point(concurrency=8), point()]).value == pytest.approx(0.002)
     alone = point(inputs=4000.0, answer=1.0, concurrency=8)
-    assert cost.prefill_s_per_token([point(), alone]).value == pytest.approx(1 / 4000)
+    assert prefill.s_per_token([point(), alone]).value == pytest.approx(1 / 4000)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf"])
 def test_a_price_is_positive(text):
     with pytest.raises(InputError, match="positive"):
-        cost.parse_price(text, None)
+        prices.parse(text, None)
 
 
 def test_a_number_is_per_gpu_where_there_is_one():
-    assert cost.parse_price("2.49", "NVIDIA H100").per == "gpu"
-    assert cost.parse_price("2.49", None).per == "machine"
+    assert prices.parse("2.49", "NVIDIA H100").per == "gpu"
+    assert prices.parse("2.49", None).per == "machine"
 
 
 def test_a_sheet(tmp_path):
     sheet = tmp_path / "prices.toml"
     row = '[[price]]\ngpu="H100"\nusd_per_hour=2.5\ndate="2026-11-01"\nsource="my contract"\n'
     sheet.write_text(row)
-    found = cost.parse_price(str(sheet), "NVIDIA H100 80GB HBM3")
+    found = prices.parse(str(sheet), "NVIDIA H100 80GB HBM3")
     assert (found.usd_per_hour, found.date, found.per) == (2.5, "2026-11-01", "gpu")
     with pytest.raises(InputError, match="no price for 'NVIDIA L4'; it has: H100"):
-        cost.parse_price(str(sheet), "NVIDIA L4")
+        prices.parse(str(sheet), "NVIDIA L4")
     sheet.write_text(row.replace("source", "sauce"))
     with pytest.raises(InputError, match=r"prices\.toml.*sauce"):
-        cost.parse_price(str(sheet), "NVIDIA H100")
+        prices.parse(str(sheet), "NVIDIA H100")
     with pytest.raises(InputError, match="neither a number"):
-        cost.parse_price("nowhere.toml", None)
+        prices.parse("nowhere.toml", None)
 
 
 def test_a_simulated_board_has_no_price_but_a_number(tmp_path):
@@ -97,9 +97,9 @@ def test_a_simulated_board_has_no_price_but_a_number(tmp_path):
     sheet.write_text('[[price]]\ngpu="H100"\nusd_per_hour=2.5\ndate="2026-11-01"\nsource="x"\n')
     board = "NVIDIA H100 80GB HBM3 (simulated)"
     with pytest.raises(InputError, match=r"prices\.toml: .*\(simulated\) is no real board"):
-        cost.parse_price(str(sheet), board)
-    assert cost.parse_price("2.5", board).usd_per_hour == 2.5
-    assert cost.parse_price(str(sheet), board.removesuffix(" (simulated)")).usd_per_hour == 2.5
+        prices.parse(str(sheet), board)
+    assert prices.parse("2.5", board).usd_per_hour == 2.5
+    assert prices.parse(str(sheet), board.removesuffix(" (simulated)")).usd_per_hour == 2.5
 
 
 def test_a_sheet_names_gpus_by_whole_words_or_by_the_catalog(tmp_path):
@@ -111,12 +111,12 @@ def test_a_sheet_names_gpus_by_whole_words_or_by_the_catalog(tmp_path):
             for g, p in offers.items()
         )
     )
-    assert cost.parse_price(str(sheet), "NVIDIA L4").usd_per_hour == 0.7
-    assert cost.parse_price(str(sheet), "NVIDIA H100 80GB HBM3").usd_per_hour == 2.0
-    assert cost.parse_price(str(sheet), None).usd_per_hour == 0.1
+    assert prices.parse(str(sheet), "NVIDIA L4").usd_per_hour == 0.7
+    assert prices.parse(str(sheet), "NVIDIA H100 80GB HBM3").usd_per_hour == 2.0
+    assert prices.parse(str(sheet), None).usd_per_hour == 0.1
     for other in ("NVIDIA L40S", "NVIDIA A100-SXM4-80GB"):
         with pytest.raises(InputError, match="no price for"):
-            cost.parse_price(str(sheet), other)
+            prices.parse(str(sheet), other)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_a_broken_sheet_is_one_clear_error(tmp_path, content):
     sheet = tmp_path / "prices.toml"
     sheet.write_bytes(content)
     with pytest.raises(InputError, match=r"prices\.toml"):
-        cost.parse_price(str(sheet), "NVIDIA L4")
+        prices.parse(str(sheet), "NVIDIA L4")
 
 
 def test_unknown_prompt_lengths_leave_the_split_unknown():
     blind = point()
     blind.estimates["input_tokens_mean"] = None
-    assert cost.prefill_s_per_token([blind]) is None
+    assert prefill.s_per_token([blind]) is None

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from profiler import doctor
+from profiler.client import Calibration
 from profiler.errors import LoadError
-from profiler.schema import Calibration, Gpu, ProbeStatus
+from profiler.schema import Gpu, ProbeStatus
 from profiler.telemetry import rapl
 from tests import make
 from tests.powercap import zone

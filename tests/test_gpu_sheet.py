@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from profiler import catalog, cost
+from profiler import catalog, prices
 from profiler.errors import InputError
 from profiler.report import listing
 
@@ -85,7 +85,7 @@ def test_everything_sees_it(sheet):
     rows = {row["gpu"]: row for row in listing.list_gpus()}
     assert rows["H200 SXM 141GB"]["from"] == f"{sheet} (measured)"
     assert rows["L4 24GB"]["from"] == "catalog"
-    assert cost.parse_price("2.5", "Tenstorrent Wormhole").usd_per_hour == 2.5
+    assert prices.parse("2.5", "Tenstorrent Wormhole").usd_per_hour == 2.5
 
 
 def test_without_the_variable_nothing_changes(sheet, monkeypatch):

@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from profiler import measure, metrics, prepare, records, store
+from profiler.client import Calibration, ClientAudit
 from profiler.errors import EngineError, LoadError, describe
 from profiler.loadgen.worker import LoadWorker
 from profiler.measure import schedule
 from profiler.prepare import without_secrets
 from profiler.progress import Quiet
-from profiler.schema import Calibration, ClientAudit, LoadPoint
+from profiler.schema import LoadPoint
 from profiler.settings import EngineSettings
 from profiler.subject import Subject
 from profiler.windows import WindowView

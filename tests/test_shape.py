@@ -17,20 +17,22 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Strictly downward: a module imports only from ranks below its own.  Within a folder the folder's own
 # modules may import each other (without cycles); two modules of one rank outside a folder may not.
 RANKS = [
-    {"settings", "errors", "secret"},
+    {"settings", "errors", "secret", "client"},
     {"schema", "alarm", "without_pandas"},
     {"catalog", "experts", "stats", "samples", "records", "host_facts", "workload", "windows", "procfs"},
-    {"slo", "counters", "conditions", "board_memory", "steps"},
+    {"slo", "counters", "conditions", "board_memory", "steps", "prices"},
     {"scenario_checks", "budget"},
     {"arch", "quantization", "scenario", "store", "energy", "trust", "nvml"},
     {"weight_sizes"},
-    {"models", "fit", "site", "host", "roofline", "routing"},
+    {"models", "fit", "site", "host", "roofline", "routing", "alike"},
     {"consumption"},
     {"metrics", "levels"},
-    {"loadgen", "engines", "telemetry", "cost", "search", "memory", "skew", "utilisation"},
-    {"calibrate", "baselines", "warming", "ceilings", "predict", "routing_pass"},
-    {"prepare", "comparison", "doctor"},
-    {"split", "manifest", "plan"},
+    {"loadgen", "engines", "telemetry", "search", "memory", "skew", "utilisation", "prefill"},
+    {"calibrate", "baselines", "warming", "ceilings", "predict", "routing_pass", "figures"},
+    {"split", "scores", "tokens"},
+    {"cost"},
+    {"prepare", "comparison", "doctor", "importing"},
+    {"manifest", "plan", "gate", "frontier", "exporting"},
     {"subject"},
     {"measure", "report"},
     {"progress"},
@@ -54,7 +56,8 @@ MEASURE |= {"nvml", "baselines", "warming", "manifest", "ceilings", "routing_pas
 READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
 READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
 READ |= {"counters", "budget", "conditions", "site", "consumption", "roofline", "predict", "steps"}
-READ |= {"plan", "skew", "utilisation"}
+READ |= {"plan", "skew", "utilisation", "prices", "prefill", "alike", "figures", "gate", "scores"}
+READ |= {"frontier", "tokens", "importing", "exporting"}
 # What a plan needs of the measuring half: how long requests are, which nothing is measured for.
 PURE = {"workload"}
 HEAVY = {

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from profiler import comparison, metrics, store, trust
+from profiler.client import ClientAudit
 from profiler.report import table
-from profiler.schema import ClientAudit, LoadPoint
+from profiler.schema import LoadPoint
 from profiler.settings import Conversation, Images, Load
 from tests import make
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from profiler import catalog, comparison, experts, routing, store
+from profiler import alike, catalog, comparison, experts, routing, store
 from profiler.report import page, utilisation
 from profiler.schema import EngineFacts, Model
 from profiler.settings import EngineSettings
@@ -325,8 +325,8 @@ def test_a_cache_of_eight_bits_is_half_the_bytes(tmp_path):
 
 def test_runs_that_were_routed_otherwise_are_never_one(tmp_path, sheet):
     made = [run(tmp_path, engine=replace(UNIFORM, routing=how), run_id=how) for how in ("model", "uniform")]
-    assert comparison.same_engine(made[0], made[0])
-    assert not comparison.same_engine(*made)
+    assert alike.same_engine(made[0], made[0])
+    assert not alike.same_engine(*made)
     text = page.markdown(comparison.rows(made), made)
     assert "| routing |" in text
 

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from profiler import comparison, search, store
+from profiler.client import Calibration, ClientAudit
 from profiler.errors import InputError
 from profiler.report import verdicts
-from profiler.schema import Calibration, ClientAudit, LoadPoint
+from profiler.schema import LoadPoint
 from profiler.settings import Load, Measure, Search
 from tests import make
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from profiler.client import ClientAudit
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.job import Pace
-from profiler.schema import ClientAudit, RequestRecord, Window
+from profiler.schema import RequestRecord, Window
 
 if TYPE_CHECKING:
     from profiler.loadgen.driver import Held

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from profiler import catalog, cost
+from profiler import catalog, cost, prices
 from profiler.catalog import GpuSpec
 from profiler.plan.placement import Placement
 from profiler.plan.question import Question
@@ -186,11 +186,11 @@ def all_met(found: Answer, limits: Sequence[Limit]) -> list[bool | None]:
 def price(question: Question, gpu: GpuSpec) -> Price | None:
     """The user's, else the catalog's: the median of offers, with the cheapest and the dearest."""
     given = question.price
-    return catalog.default_price(gpu) if given is None else cost.parse_price(given, gpu.gpu)
+    return catalog.default_price(gpu) if given is None else prices.parse(given, gpu.gpu)
 
 
 def usd_per_s(question: Question, placement: Placement) -> float | None:
-    return cost.usd_per_s(price(question, placement.gpu), placement.gpus)
+    return prices.usd_per_s(price(question, placement.gpu), placement.gpus)
 
 
 def money(found: Answer, per_s: float | None) -> dict[str, Interval]:

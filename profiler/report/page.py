@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiler import comparison
+from profiler import alike
 from profiler.report import energy, routing, skew, table, utilisation, verdicts
 from profiler.report.table import Row, Shown
 from profiler.store import RunResult
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 def parts(rows: Sequence[Row], runs: Sequence[RunResult]) -> Iterator[Part]:
     """Cost table, energy table where energy was measured, utilisation table where ceilings are known, and
     what holds for all of it."""
-    notes = table.footnotes(rows, comparison.host_differences(runs))
+    notes = table.footnotes(rows, alike.host_differences(runs))
     yield Part(rows, table.SHOWN, [*verdicts.found_lines(runs), *_bulleted(notes)])
     if found := energy.measured(rows):
         yield Part(found, energy.SHOWN, _bulleted(energy.footnotes(found)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiler import comparison, split
-from profiler.comparison import NOTE_SEPARATOR
+from profiler.figures import NOTE_SEPARATOR
 from profiler.report.table import NA, Row, as_csv, load_text, significant, with_interval
 from profiler.split.ways import POINTS
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from profiler.comparison import COLUMNS, NOTE_SEPARATOR, best, same_load
+from profiler.comparison import COLUMNS, best, same_load
+from profiler.figures import NOTE_SEPARATOR
 from profiler.store import RunResult
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from profiler import search
+from profiler.client import Calibration
 from profiler.report.table import CLIENT_MARK, Row, load_text, significant
-from profiler.schema import Calibration
 from profiler.search import Found
 from profiler.slo import Judged, limits
 from profiler.store import RunResult

@@ -14,12 +14,13 @@ token of either kind is told in ``slices``; method and limits in docs/prefill-de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from profiler import comparison, consumption, cost, metrics, stats, trust
+from profiler import alike, consumption, metrics, prefill, prices, stats, trust
+from profiler.figures import NOTE_SEPARATOR
 from profiler.metrics import by_load
 from profiler.samples import series
 from profiler.schema import Estimate, LoadPoint, Price, Window
@@ -53,9 +54,9 @@ def rows(runs: Sequence[RunResult], price: str | float | None = None) -> list[di
     InputError.
     """
     table: list[dict[str, Any]] = []
-    for alike in _same_engine(runs):
-        held = [each for run in alike for each in _held(run)]
-        alone = max((h for h in held if h.is_prefill), key=_input_rate, default=None) or _by_ttft(alike)
+    for same in _same_engine(runs):
+        held = [each for run in same for each in _held(run)]
+        alone = max((h for h in held if h.is_prefill), key=_input_rate, default=None) or _by_ttft(same)
         for at, decode in _pairs([each for each in held if each.total("decode_tokens") > 0], alone):
             table += _rows_of(at, alone, decode, price)
     return table
@@ -74,16 +75,11 @@ def _pairs(held: Sequence[Held], alone: Held | Estimate | None) -> Iterator[tupl
             yield at, at
 
 
-def _same_engine(runs: Sequence[RunResult]) -> list[list[RunResult]]:
-    groups: list[list[RunResult]] = []
+def _same_engine(runs: Sequence[RunResult]) -> Iterable[list[RunResult]]:
+    groups: dict[str, list[RunResult]] = {}
     for run in runs:
-        for group in groups:
-            if comparison.same_engine(group[0], run):
-                group.append(run)
-                break
-        else:
-            groups.append([run])
-    return groups
+        groups.setdefault(alike.fingerprint(run), []).append(run)
+    return groups.values()
 
 
 def _held(run: RunResult) -> Iterator[Held]:
@@ -107,7 +103,7 @@ def _input_rate(held: Held) -> float:
 
 def _by_ttft(runs: Sequence[RunResult]) -> Estimate | None:
     """Engine time of an input token where no run holds prefill alone."""
-    return cost.prefill_s_per_token(point for run in runs for point in metrics.points(run))
+    return prefill.s_per_token(point for run in runs for point in metrics.points(run))
 
 
 def _prefill_frac(held: Held, alone: Held | Estimate) -> float:
@@ -124,15 +120,14 @@ def _rows_of(
 ) -> Iterator[dict[str, Any]]:
     used = [each for each in (at, decode, alone) if isinstance(each, Held)]
     shared = _identity(at.site.run, at.point) | {
-        "notes": comparison.NOTE_SEPARATOR.join(dict.fromkeys(n for each in used for n in _notes(each)))
-        or None,
+        "notes": NOTE_SEPARATOR.join(dict.fromkeys(n for each in used for n in _notes(each))) or None,
         "runs": " ".join(dict.fromkeys(str(each.site.run.folder) for each in used)),
     }
     gpus = len(at.site.manifest.engine.gpus)
     time_s = _both("engine time", at, alone, decode, Standing())
     apart = None if isinstance(alone, Estimate) else alone
     joules = _both("energy", at, apart, decode, standing_by(used))
-    usd_per_s = cost.usd_per_s(_price(at.site.run, price), gpus)
+    usd_per_s = prices.usd_per_s(_price(at.site.run, price), gpus)
     usd = [] if usd_per_s is None else [_scaled(way, usd_per_s) for way in time_s]
     gpu_s = [_scaled(way, max(1, gpus)) for way in time_s]
     for quantity, ways in (("engine time", gpu_s), ("energy", joules), ("cost", usd)):
@@ -168,7 +163,7 @@ def _scaled(way: Way, factor: float) -> Way:
 def _price(run: RunResult, price: str | float | None) -> Price | None:
     if price is None:
         return run.manifest.price
-    return cost.parse_price(str(price), comparison.gpu_name(run))
+    return prices.parse(str(price), alike.gpu_name(run))
 
 
 def _identity(run: RunResult, point: LoadPoint) -> dict[str, Any]:
@@ -176,7 +171,7 @@ def _identity(run: RunResult, point: LoadPoint) -> dict[str, Any]:
     return {
         "model": manifest.model.name,
         "engine": manifest.engine.kind,
-        "gpu": comparison.gpu_name(run),
+        "gpu": alike.gpu_name(run),
         "gpus": len(manifest.engine.gpus),
         "scenario": manifest.scenario.name,
         "load": point.mode,

@@ -13,11 +13,12 @@ import psutil
 import pytest
 from msgspec import structs
 
+from profiler.client import ClientAudit
 from profiler.loadgen.audit import bound_by, merged_audit, merged_window
 from profiler.loadgen.job import Pace
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
-from profiler.schema import ClientAudit, Endpoint, LoadPoint, Window
+from profiler.schema import Endpoint, LoadPoint, Window
 from tests.loadgen.test_client import DONE, event
 from tests.loadgen.test_worker import ignore
 

@@ -1,0 +1,47 @@
+"""Which runs are of the same thing, and on what they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from profiler.host_facts import differences, facts
+from profiler.store import RunResult
+
+
+def same_engine(a: RunResult, b: RunResult) -> bool:
+    """Whether two runs measured the same model, routed alike, on the same engine, precision and host."""
+    return fingerprint(a) == fingerprint(b)
+
+
+def fingerprint(run: RunResult) -> str:
+    """Equal for runs of :func:`same_engine`, so that many runs are grouped without comparing all pairs."""
+    manifest = run.manifest
+    same = (
+        manifest.model.name,
+        manifest.engine.kind,
+        manifest.engine.version,
+        msgspec.json.encode(manifest.scenario.engine, order="sorted").decode(),
+        manifest.engine.routing,
+        facts(manifest.host),
+    )
+    return sha256(repr(same).encode()).hexdigest()[:16]
+
+
+def gpu_name(run: RunResult) -> str | None:
+    used = set(run.manifest.engine.gpus)
+    names = sorted({gpu.name for gpu in run.manifest.host.gpus if gpu.uuid in used})
+    return " + ".join(names) or None
+
+
+def host_differences(runs: Sequence[RunResult]) -> list[str]:
+    """How the runs' machines and software differ, as lines; empty when all are alike."""
+    found: list[str] = []
+    for run in runs[1:]:
+        for line in differences(runs[0].manifest.host, run.manifest.host):
+            text = f"{run.folder.name}: {line}"
+            if text not in found:
+                found.append(text)
+    return found
