@@ -12,7 +12,8 @@ from profiler.store import RunResult
 
 
 def same_engine(a: RunResult, b: RunResult) -> bool:
-    """Whether two runs measured the same model, routed alike, on the same engine, precision and host."""
+    """Whether two runs measured the same model, routed alike, on the same engine, precision and host, and with
+    the same tool: its definitions may be others."""
     return fingerprint(a) == fingerprint(b)
 
 
@@ -26,6 +27,7 @@ def fingerprint(run: RunResult) -> str:
         msgspec.json.encode(manifest.scenario.engine, order="sorted").decode(),
         manifest.engine.routing,
         facts(manifest.host),
+        (told.by, told.precision) if (told := manifest.imported) else None,
     )
     return sha256(repr(same).encode()).hexdigest()[:16]
 
@@ -34,6 +36,11 @@ def gpu_name(run: RunResult) -> str | None:
     used = set(run.manifest.engine.gpus)
     names = sorted({gpu.name for gpu in run.manifest.host.gpus if gpu.uuid in used})
     return " + ".join(names) or None
+
+
+def gpus(run: RunResult) -> int | None:
+    """How many the engine has; None where the tool that measured an imported run did not say."""
+    return len(run.manifest.engine.gpus) or (None if run.manifest.imported else 0)
 
 
 def host_differences(runs: Sequence[RunResult]) -> list[str]:

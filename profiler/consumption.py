@@ -10,7 +10,7 @@ the slope of power over the rate of output tokens across the load points of a ru
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,8 @@ def of_point(site: Site, steady: Sequence[WindowView]) -> Consumption:
     """What the windows of one load point consumed."""
     if site.manifest.engine.device == "remote":
         return _nothing(ELSEWHERE)
+    if site.manifest.imported is not None:
+        return told({}, site.manifest.imported.by)
     if not steady:
         return _nothing("the load never became steady")
     readings = [site.reading(view) for view in steady]
@@ -89,6 +91,17 @@ def of_point(site: Site, steady: Sequence[WindowView]) -> Consumption:
         facts | _cross_check(readings) | _state(site, steady),
         _distinct(text for refused, flags in against for text in (*refused, *flags)),
         _distinct(_to_know(site, steady, readings, estimates[HOST])),
+    )
+
+
+def told(figures: Mapping[str, Estimate], tool: str) -> Consumption:
+    """What another tool says of power and energy, which is of the boards."""
+    found = {name: each for name, each in figures.items() if name in ESTIMATES}
+    nothing = _nothing(f"{tool} does not say")
+    return Consumption(
+        {**nothing.estimates, **found},
+        {name: why for name, why in nothing.reasons.items() if name not in found},
+        {"energy_boundary": "gpu"} if found else {},
     )
 
 

@@ -63,9 +63,9 @@ def text() -> str:
     found = findings()
     machine = found.machine
     gpus = ", ".join(gpu.name for gpu in machine.gpus) or "none"
-    memory_gib = machine.memory_bytes / 2**30
+    memory = f"{machine.memory_bytes / 2**30:.1f} GiB" if machine.memory_bytes else "memory n/a"
     lines = [
-        f"machine  {machine.cpu}, {machine.cores} cores, {memory_gib:.1f} GiB, GPUs: {gpus}",
+        f"machine  {machine.cpu}, {machine.cores} cores, {memory}, GPUs: {gpus}",
         f"software {machine.os}, Python {machine.python}, "
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items())),
         "",
@@ -88,7 +88,7 @@ def measured(out: Path | None = None) -> str:
         sheet.check_target(out)
     machine = host.collect()
     sys.stderr.write("measuring bandwidth and matrix rate (about 10 s a device)\n")
-    found = ceilings.measure(machine.cores)
+    found = ceilings.measure(machine.cores or 1)
     lines = ceiling_lines(found, machine)
     if out is not None:
         rows = sheet.rows(found, machine, time.strftime("%Y-%m-%d", time.gmtime()))

@@ -6,11 +6,13 @@ What a run's Figures are is fixed when it is sealed, so they may be kept and rea
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from profiler import alike, consumption, memory, metrics, prefill, utilisation
+from profiler import alike, consumption, memory, metrics, prefill, stats, utilisation
 from profiler.metrics import PointResult
 from profiler.schema import Estimate, LoadPoint, Price
 from profiler.store import RunResult
@@ -32,6 +34,7 @@ ENERGY_FACTS = (
     "shared_gpu",
 )
 NOTE_SEPARATOR = " | "
+_WITHOUT_PUE = f"{consumption.WORDS[consumption.FACILITY]} n/a: {consumption.NO_PUE}"
 
 
 class Figures(Struct, frozen=True, kw_only=True):
@@ -39,7 +42,8 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     ``estimates``: by the names of ``comparison.ESTIMATES``; what was not measured is absent.  ``facts``: the
     other columns of the table by name, None where they do not apply.  ``alike`` is equal for runs of the same
-    model, routed alike, on the same engine, precision and machine.  ``price`` is the one the run was made
+    model, routed alike, on the same engine, precision and machine; ``work`` for those that were asked for
+    requests of the same kind, whatever their scenario is called.  ``price`` is the one the run was made
     with; ``start_s`` how long its engine took from its start to the first answer it could have given (mean
     over starts); ``gpu_memory_bytes`` of one board.
     """
@@ -49,6 +53,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     point: LoadPoint
     estimates: dict[str, Estimate]
     facts: dict[str, Any]
+    work: str = ""
     price: Price | None = None
     start_s: float | None = None
     gpu_memory_bytes: int | None = None
@@ -65,26 +70,28 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     @property
     def gpus(self) -> int:
-        return int(self.facts["gpus"])
+        return self.facts["gpus"] or 0
 
 
-def of_runs(runs: Iterable[RunResult], pue: float | None = None) -> list[Figures]:
-    """Every load point of every run, in their order; ``pue`` overrides what each run was made with."""
-    return [each for run in runs for each in of_run(run, pue)]
+def of_runs(runs: Iterable[RunResult]) -> list[Figures]:
+    """Every load point of every run, in their order."""
+    return [each for run in runs for each in of_run(run)]
 
 
-def of_run(run: RunResult, pue: float | None = None) -> Iterator[Figures]:
+def of_run(run: RunResult) -> Iterator[Figures]:
     """The load points of a run, by mode and load."""
     held = memory.account(run)
-    key = alike.fingerprint(run)
     manifest = run.manifest
+    key = alike.fingerprint(run)
+    work = sha256(msgspec.json.encode(manifest.scenario.workload, order="sorted")).hexdigest()[:16]
     board = next((gpu for gpu in manifest.host.gpus if gpu.uuid in manifest.engine.gpus), None)
-    for found in metrics.points(run, pue):
+    for found in metrics.points(run):
         used = utilisation.of_point(run, found)
         estimates = found.estimates | used.estimates
         yield Figures(
             run=str(run.folder),
             alike=key,
+            work=work,
             point=found.point,
             estimates={name: each for name, each in estimates.items() if each is not None},
             facts=_identity(run, found)
@@ -96,6 +103,20 @@ def of_run(run: RunResult, pue: float | None = None) -> Iterator[Figures]:
             start_s=sum(manifest.starts_s) / len(manifest.starts_s) if manifest.starts_s else None,
             gpu_memory_bytes=board.memory_bytes if board else None,
         )
+
+
+def with_pue(found: Figures, pue: float) -> Figures:
+    """As if the run had been made with this PUE: nothing but the building's energy and what is said of it
+    depends on it."""
+    facts, host = dict(found.facts), found.estimates.get(consumption.HOST)
+    if facts["energy_boundary"] is not None:
+        facts["pue"] = pue
+    if host is None:
+        return msgspec.structs.replace(found, facts=facts)
+    notes = (facts["notes"] or "").split(NOTE_SEPARATOR)
+    facts["notes"] = NOTE_SEPARATOR.join(note for note in notes if note != _WITHOUT_PUE) or None
+    building = {consumption.FACILITY: stats.scaled(host, pue)}
+    return msgspec.structs.replace(found, facts=facts, estimates=found.estimates | building)
 
 
 def prefill_s(found: Iterable[Figures]) -> dict[str, Estimate | None]:
@@ -120,9 +141,9 @@ def _identity(run: RunResult, found: PointResult) -> dict[str, Any]:
         "concurrency": found.point.concurrency,
         "load_requests_per_s": found.point.requests_per_s,
         "gpu": alike.gpu_name(run),
-        "gpus": len(manifest.engine.gpus),
+        "gpus": alike.gpus(run),
         "requests_ok": found.requests_ok,
-        "requests_failed": sum(found.failures.values()),
+        "requests_failed": found.requests_failed,
     }
 
 
@@ -140,8 +161,9 @@ def _context(run: RunResult, found: PointResult, notes: tuple[str, ...]) -> dict
         "slo_verdicts": ", ".join(f"{each.limit.name} {each.verdict}" for each in found.judged) or None,
         "weights": run.manifest.model.weights,
         "repeats": found.repeats,
-        "failures": ", ".join(f"{n} {what}" for what, n in sorted(found.failures.items())) or None,
+        "failures": ", ".join(f"{n} {what}" for what, n in sorted((found.failures or {}).items())) or None,
         "status": run.manifest.status,
+        "imported": run.manifest.imported.by if run.manifest.imported else None,
         "host": run.manifest.host.hostname_hash,
         "notes": NOTE_SEPARATOR.join([*_notes(run, found), *notes]) or None,
         "run": str(run.folder),

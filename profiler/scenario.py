@@ -260,7 +260,7 @@ def _normal(value: Any, node: inspect.Type, key: str, source: _Source) -> Any:
     if isinstance(value, dict):
         _normalise(value, node, f"{key}.", source)
     elif isinstance(value, str) and _is_time(key):
-        return _seconds(value, where)
+        return seconds(value, where)
     elif isinstance(value, str) and key.endswith("_frac"):
         return _fraction(value, where)
     elif isinstance(value, float) and not math.isfinite(value):
@@ -298,7 +298,8 @@ def _fraction(text: str, where: str) -> float:
     return float(match[1]) / (100 if match[2] else 1)
 
 
-def _seconds(text: str, where: str) -> float:
+def seconds(text: str, where: str) -> float:
+    """A time as a user writes it, in seconds; raises InputError that begins with ``where``."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-zµ]*)\s*", text)
     if not match:
         raise InputError(

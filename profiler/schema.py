@@ -72,11 +72,12 @@ class Model(Struct, frozen=True, kw_only=True):
     ``config`` is the Hugging Face config (``None`` for an endpoint, whose inside we cannot see);
     ``folder`` a local folder with config (and weights when ``weights`` is ``local``).
     ``weights``: ``hub`` the engine downloads them, ``local`` they lie in ``folder``,
-    ``random`` they are drawn from the config, ``remote`` they are the endpoint's own affair.
+    ``random`` they are drawn from the config, ``remote`` they are the endpoint's own affair, ``unknown`` where
+    nobody says (imported runs).
     """
 
     name: str
-    weights: Literal["hub", "local", "random", "remote"]
+    weights: Literal["hub", "local", "random", "remote", "unknown"]
     config: dict[str, Any] | None = None
     folder: str | None = None
     facts: ModelFacts | None = None
@@ -167,6 +168,7 @@ Outcome = Literal[
     "empty",
     "short",  # fewer tokens than asked although the end was to be ignored
     "no_end",  # finish reason or end mark missing
+    "failed",  # another tool says so, and not how
 ]
 
 
@@ -282,16 +284,16 @@ class Gpu(Struct, frozen=True, kw_only=True):
 
 
 class Host(Struct, frozen=True, kw_only=True):
-    """The machine and software a run was made on."""
+    """The machine and software a run was made on; of an imported run's only the GPUs may be known."""
 
-    hostname_hash: str
-    os: str
-    cpu: str
-    cores: int
-    memory_bytes: int
+    hostname_hash: str | None
+    os: str | None
+    cpu: str | None
+    cores: int | None
+    memory_bytes: int | None
     gpus: tuple[Gpu, ...]
     driver: str | None
-    python: str
+    python: str | None
     packages: dict[str, str]
 
 
@@ -299,6 +301,8 @@ class Price(Struct, frozen=True, kw_only=True):
     """What an hour costs: of one GPU, or of the whole machine where it has none.
 
     ``low``/``high`` span the offers the price was taken from; ``date`` and ``source`` say whose word it is.
+    ``kind``: on what terms (``on_demand``, ``spot``, …).  ``currency``: what the offers were in before a rate
+    of the user's made USD of them.  ``doubt``: why a price that was given may be a slip, to be told.
     """
 
     usd_per_hour: Annotated[float, Meta(gt=0)]
@@ -307,9 +311,12 @@ class Price(Struct, frozen=True, kw_only=True):
     date: str | None = None
     low_usd_per_hour: float | None = None
     high_usd_per_hour: float | None = None
+    kind: str = "on_demand"
+    currency: str = "USD"
+    doubt: str | None = None
 
 
-class Estimate(Struct, frozen=True):
+class Estimate(Struct, frozen=True, gc=False):
     """A number with its interval and what it rests on.
 
     ``low``/``high`` bound the 95 % interval, None where the data cannot bound it.
@@ -325,22 +332,33 @@ class Estimate(Struct, frozen=True):
 
 class ImportedPoint(Struct, frozen=True, kw_only=True):
     """A load point as another tool summed it up: figures by our names and in our units, without intervals
-    unless it gave them.  Used where the tool kept no requests."""
+    unless it gave them.  They stand where its requests, if it kept them, do not tell."""
 
     point: LoadPoint
     figures: dict[str, Estimate]
     requests_ok: int | None = None
     requests_failed: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Imported(Struct, frozen=True, kw_only=True):
-    """Where a run comes from that another tool measured; what it did not say is unknown and stays so."""
+    """Where a run comes from that another tool measured; what it did not say is unknown and stays so.
+
+    ``file`` is its name, ``precision`` that of the weights.  ``gaps_known``: whether the time of every token is
+    in its records, and not of the first and the last alone.  ``EngineSettings`` of such a run say nothing.
+    """
 
     tool: str
     file: str
     sha256: str
     version: str | None = None
+    precision: str | None = None
+    gaps_known: bool = True
     points: tuple[ImportedPoint, ...] = ()
+
+    @property
+    def by(self) -> str:
+        return f"{self.tool} {self.version}" if self.version else self.tool
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

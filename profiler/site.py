@@ -34,13 +34,13 @@ class Idle(NamedTuple):
 
 
 class Site:
-    """A run's samples, its engine's boards and its building.  ``pue`` overrides the scenario's."""
+    """A run's samples, its engine's boards and its building."""
 
-    def __init__(self, run: RunResult, pue: float | None = None) -> None:
+    def __init__(self, run: RunResult) -> None:
         self.run = run
         self.manifest = run.manifest
         self.gpus = _boards(run)
-        self.pue = pue if pue is not None else run.manifest.scenario.telemetry.pue
+        self.pue = run.manifest.scenario.telemetry.pue
         self._inside: dict[tuple[int, int], Any] = {}
 
     @cached_property

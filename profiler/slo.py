@@ -92,6 +92,8 @@ def _limit(name: str, limit_s: float) -> Limit:
     if not match or match[1] not in METRICS or match[2] == "00":
         known = [f"{metric}_{quantile}_s" for metric in METRICS for quantile in ("p50", "p90", "p95", "p99")]
         raise InputError(f"slo.{name}: no such limit{nearest(name, known)}; for example slo.ttft_p99_s=500ms")
+    if limit_s <= 0:
+        raise InputError(f"slo.{name}: a limit is a time above 0, got {limit_s:g} s")
     allowed = 1 - float(f"0.{match[2]}{match[3]}")
     return Limit(name, f"{match[1]}_s", round(allowed, 3), limit_s)
 
@@ -104,15 +106,19 @@ def _asked(view: WindowView) -> Flags:
 
 def kept(view: WindowView, wanted: Sequence[Limit]) -> tuple[int, int]:
     """Of the window's requests: how many kept every limit, and how many there were."""
+    return int(good(view, wanted).sum()), int(_asked(view).sum())
+
+
+def good(view: WindowView, wanted: Sequence[Limit]) -> Flags:
+    """Which of the window's requests kept every limit."""
     import numpy as np
 
-    asked = _asked(view)
-    good = asked & view.ok
+    found = _asked(view) & view.ok
     for metric in {limit.metric for limit in wanted}:
         bound_s = max(limit.limit_s for limit in wanted if limit.metric == metric)
         own = request_latency(view, "tpot_s" if metric == "itl_s" else metric)
-        good &= np.isnan(own) | (own <= bound_s)  # an answer of one token has no TPOT to be late in
-    return int(good.sum()), int(asked.sum())
+        found &= np.isnan(own) | (own <= bound_s)  # an answer of one token has no TPOT to be late in
+    return found
 
 
 def late(view: WindowView, limit: Limit) -> Late:
@@ -151,8 +157,8 @@ def goodput(steady: Sequence[WindowView], wanted: Sequence[Limit]) -> dict[str, 
     asked = sum(n for _, n in counts)
     if not wanted or not asked:
         return {"goodput_requests_per_s": None, "slo_met_frac": None}
-    rates = [good / view.span_s for (good, _), view in zip(counts, steady, strict=True) if view.span_s]
+    rates = [n / view.span_s for (n, _), view in zip(counts, steady, strict=True) if view.span_s]
     return {
         "goodput_requests_per_s": stats.over_repeats(rates) if rates else None,
-        "slo_met_frac": stats.fraction(sum(good for good, _ in counts), asked),
+        "slo_met_frac": stats.fraction(sum(n for n, _ in counts), asked),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.schema import Estimate
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 MIN_BATCHES = 10
+MOST_RUNS = 10_000
 
 
 def t_quantile(df: float, confidence: float = CONFIDENCE) -> float:
@@ -127,3 +128,151 @@ def fraction(hits: float, n: float) -> Estimate:
     low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
     high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return Estimate(hits / n, low, high, int(n), "requests")
+
+
+class LogRatio(NamedTuple):
+    """The log of ``new / base``, its standard error and the degrees of freedom that belong to it."""
+
+    mean: float
+    error: float
+    df: float
+
+    @property
+    def inverse(self) -> LogRatio:
+        """Of ``base / new``."""
+        return LogRatio(-self.mean, self.error, self.df)
+
+    def interval(self) -> tuple[float | None, float | None]:
+        """The ends of the ratio's two-sided interval; None where it is too wide to be a number."""
+        half = t_quantile(self.df) * self.error
+        return _exp(self.mean - half), _exp(self.mean + half)
+
+    def p_beyond(self, limit: float) -> float:
+        """How often data at least as far out would come from a true ratio of ``limit`` or less (one-sided).
+
+        For "below a limit" ask the inverse: ``found.inverse.p_beyond(1 / limit)``.
+        """
+        from scipy.special import stdtr
+
+        excess = self.mean - math.log(limit)
+        if self.error == 0:
+            return 0.0 if excess > 0 else 1.0
+        return float(stdtr(self.df, -excess / self.error))
+
+
+def log_ratio(new: Sequence[float], base: Sequence[float]) -> LogRatio | None:
+    """Welch's two-sample statistic on logarithms (Welch, Biometrika 34, 1947); None where nothing can be
+    said of the spread: fewer than two values on a side, or one that is not positive.
+
+    Equal values on both sides have no error: their ``df`` is then that of the smaller side.
+    """
+    if min(len(new), len(base)) < 2 or min(*new, *base) <= 0:
+        return None
+    (above, a_part), (below, b_part) = _log_mean(new), _log_mean(base)
+    total = a_part + b_part
+    smallest = min(len(new), len(base)) - 1
+    df = total**2 / (a_part**2 / (len(new) - 1) + b_part**2 / (len(base) - 1)) if total > 0 else smallest
+    return LogRatio(above - below, math.sqrt(total), df)
+
+
+def log_ratio_alone(new: Sequence[float], base: Sequence[float]) -> LogRatio | None:
+    """As :func:`log_ratio` with one value on one side and two or more on the other, whose spread is taken
+    for both: the interval is that of the next value.  None otherwise."""
+    one, many = sorted((new, base), key=len)
+    if len(one) != 1 or len(many) < 2 or min(*one, *many) <= 0:
+        return None
+    middle, part = _log_mean(many)
+    found = LogRatio(math.log(one[0]) - middle, math.sqrt(part * (1 + len(many))), len(many) - 1)
+    return found if len(new) == 1 else found.inverse
+
+
+def _log_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of the logarithms and the variance of that mean."""
+    logs = [math.log(value) for value in values]
+    middle = sum(logs) / len(logs)
+    return middle, sum((x - middle) ** 2 for x in logs) / (len(logs) - 1) / len(logs)
+
+
+def ratio_of_means(new: Sequence[float], base: Sequence[float]) -> Estimate:
+    """``new / base`` from one figure a run (or repeat) on each side, with Welch's t interval on logarithms.
+
+    In a simulation of run-to-run spread 0–2 % over windows that follow each other it covers 94–97 % with
+    3 to 10 runs a side, where pooling the windows covers 37–63 %.  Without two positive values a side the
+    ratio has no interval.  ``n`` is the smaller side's.  Raises ValueError where there is no ratio.
+    """
+    n = min(len(new), len(base))
+    if n == 0 or sum(base) == 0:
+        raise ValueError("a ratio needs a value on each side and a base that is not 0")
+    found = log_ratio(new, base)
+    if found is None:
+        return Estimate(sum(new) / len(new) / (sum(base) / len(base)), n=n, over="repeats")
+    return Estimate(math.exp(found.mean), *found.interval(), n, "repeats")
+
+
+def ratio_of(new: Estimate, base: Estimate) -> Estimate:
+    """``new / base`` of two independent figures known only by value and interval.
+
+    The distances from the value to each end add in quadrature on the logarithms (recovery of variance from
+    limits: Zou & Donner, Statistics in Medicine 27, 2008); an end that needs a missing limit is None.
+    Raises ValueError for a base of 0.
+    """
+    if base.value == 0:
+        raise ValueError("a ratio needs a base that is not 0")
+    value = new.value / base.value
+    low, high = _beside(new.value, new.low), _beside(new.value, new.high)
+    base_low, base_high = _beside(base.value, base.low), _beside(base.value, base.high)
+    over = new.over if new.over == base.over else None
+    return Estimate(
+        value,
+        None if low is None or base_high is None else value / math.exp(math.hypot(low, base_high)),
+        None if high is None or base_low is None else value * math.exp(math.hypot(high, base_low)),
+        min(new.n, base.n),
+        over,
+    )
+
+
+def _beside(value: float, end: float | None) -> float | None:
+    """How far an end lies from the value, on logarithms; None where it bounds no positive number."""
+    return None if end is None or end <= 0 or value <= 0 else abs(math.log(end / value))
+
+
+def p_more_hits(hits: int, n: int, base_hits: int, base_n: int) -> float:
+    """How often chance alone would put at least ``hits`` of all hits among these ``n`` and not among the
+    ``base_n`` others (Fisher's exact test, one-sided)."""
+
+    def ways(of: int, taken: int) -> float:
+        return math.lgamma(of + 1) - math.lgamma(taken + 1) - math.lgamma(of - taken + 1)
+
+    every, others = hits + base_hits, n + base_n - hits - base_hits
+    least = max(hits, n - others)
+    return sum(
+        math.exp(ways(every, k) + ways(others, n - k) - ways(n + base_n, n))
+        for k in range(least, min(every, n) + 1)
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted so that rejecting those ≤ α errs in no more than a share α of families
+    (Holm, Scandinavian Journal of Statistics 6, 1979); in the order given."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        worst = max(worst, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = worst
+    return adjusted
+
+
+def runs_needed(spread: float, distance: float, alpha: float = 1 - CONFIDENCE, power: float = 0.8) -> int:
+    """Runs on each side after which a one-sided test at ``alpha`` sees a true log ratio ``distance`` beyond
+    its limit in a share ``power`` of cases; ``spread``: standard deviation of one run's logarithm.
+
+    2·[(t₁₋α + t_power)·σ/Δ]² with the t quantiles of the n it comes to, capped at MOST_RUNS.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    by_normal = 2 * (float(ndtri(1 - alpha) + ndtri(power)) * spread / distance) ** 2
+    for n in range(max(2, math.ceil(min(by_normal, MOST_RUNS))), MOST_RUNS):
+        reach = float(stdtrit(2 * n - 2, 1 - alpha) + stdtrit(2 * n - 2, power))
+        if n >= 2 * (reach * spread / distance) ** 2:
+            return n
+    return MOST_RUNS

@@ -38,21 +38,27 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
 
     Raises StoreError when it cannot be written.
     """
-    beside = path.with_suffix(".tmp")
-    with _writing(path):
-        with beside.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(value), indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+    with replacing(path) as beside, beside.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=1))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write to that takes the place of ``path`` once the block has ended well, and is gone if not.
+
+    Raises StoreError when it cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.tmp")
     try:
-        yield
+        yield beside
+        os.replace(beside, path)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def check_writable(out: Path, need_bytes: int = 64 << 20) -> None:
@@ -178,10 +184,8 @@ def _locked(folder: Path) -> int:
 def _write_table(path: Path, table: Any) -> None:
     import pyarrow.parquet as pq
 
-    beside = path.with_suffix(".tmp")
-    with _writing(path):
+    with replacing(path) as beside:
         pq.write_table(table, beside, compression="zstd")
-        os.replace(beside, path)
 
 
 def _read_table(path: Path) -> Any:
@@ -263,17 +267,26 @@ def find(paths: Iterable[Path | str]) -> list[RunResult]:
     """
     found: list[RunResult] = []
     for path in map(Path, paths):
-        inside = _folders(path)
-        if (path / MANIFEST).exists() or (path / JOURNAL).exists() or not inside:
-            found.append(load(path))
-        else:
-            found += sorted((load(folder) for folder in inside), key=lambda run: run.manifest.unix_ns)
+        inside = [load(path / name) for name in within(path)]
+        found += sorted(inside, key=lambda run: run.manifest.unix_ns) or [load(path)]
     return found
 
 
-def _folders(out: Path) -> list[Path]:
-    """The run folders in ``out``, each once (a crash while sealing leaves manifest and journal)."""
-    return sorted({file.parent for name in (MANIFEST, JOURNAL) for file in out.glob(f"*/{name}")})
+def within(out: Path) -> list[str]:
+    """The names of the run folders in ``out``, each once (a crash while sealing leaves manifest and journal);
+    none where it is one itself, or no folder."""
+    if _is_run(str(out)):
+        return []
+    try:
+        with os.scandir(out) as inside:
+            names = sorted(each.name for each in inside)
+    except OSError:
+        return []
+    return [name for name in names if _is_run(f"{out}/{name}")]
+
+
+def _is_run(folder: str) -> bool:
+    return os.path.exists(f"{folder}/{MANIFEST}") or os.path.exists(f"{folder}/{JOURNAL}")
 
 
 def group(out: Path, name: str) -> list[RunResult]:
@@ -282,7 +295,7 @@ def group(out: Path, name: str) -> list[RunResult]:
     Folders that cannot be read are somebody else's and left alone.
     """
     found = []
-    for folder in _folders(out):
+    for run in within(out):
         with suppress(InputError):
-            found.append(load(folder))
+            found.append(load(out / run))
     return sorted((r for r in found if r.manifest.group == name), key=lambda r: r.manifest.clock_ns)

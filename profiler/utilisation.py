@@ -220,7 +220,7 @@ def _machine(run: RunResult, shape: Shape) -> Machine:
     manifest, host = run.manifest, run.manifest.host
     used = [gpu for gpu in host.gpus if gpu.uuid in manifest.engine.gpus]
     found = {gpu.name: catalog.match_gpu(gpu.name, gpu.memory_bytes) for gpu in used}
-    if manifest.engine.device == "cpu":
+    if manifest.engine.device == "cpu" and host.cpu:
         found = {host.cpu: catalog.match_gpu(host.cpu, cores=host.cores)}
     spec = next(iter(found.values()), None)
     if spec is None or len(found) > 1:

@@ -160,3 +160,24 @@ def _gaps(view: WindowView) -> Floats:
     gaps = (times[1:] - times[:-1])[same] / 1e9
     together = int((tokens - 1).clip(min=0).sum() + view.beyond_pieces.clip(min=0).sum())
     return np.concatenate([gaps, np.zeros(together)])
+
+
+def flights(view: WindowView) -> tuple[Ints, Ints]:
+    """When each request was sent and ended; of one whose end was not seen, the end of the load."""
+    import numpy as np
+
+    sent, ended = view["sent_ns"], np.maximum(view["done_ns"], view["last_ns"])
+    ended = np.where(ended < 0, view.window.closed_ns, ended)
+    return sent[sent >= 0], np.maximum(ended, sent)[sent >= 0]
+
+
+def busy_spans(view: WindowView) -> tuple[Ints, Ints]:
+    """Where the stretches of time with at least one request in flight begin and end, in order."""
+    import numpy as np
+
+    sent, ended = flights(view)
+    order = np.argsort(sent)
+    sent, ended = sent[order], np.maximum.accumulate(ended[order])
+    opens = np.concatenate([[True], sent[1:] > ended[:-1]])[: len(sent)]
+    closes = np.concatenate([opens[1:], [True]])[: len(sent)]
+    return sent[opens], ended[closes]

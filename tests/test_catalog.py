@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from profiler import catalog
-from profiler.schema import Gpu, Model
+from profiler.schema import Model
 from profiler.weight_sizes import widths
+from tools import build_catalog
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,51 +99,6 @@ def test_gpus_are_recognised_by_their_driver_name(driver_name, mib, expected):
     assert (found.gpu if found else None) == expected
 
 
-def test_default_price_is_the_median_of_current_offers():
-    """L40S: Nebius 1.55, RunPod community 0.79 and secure 1.09 of 2026-09; those of 2025-08 are too old."""
-    price = catalog.default_price(spec("L40S 48GB"))
-    assert price is not None
-    assert (price.usd_per_hour, price.low_usd_per_hour, price.high_usd_per_hour) == (1.09, 0.79, 1.55)
-    assert price.per == "gpu"
-    assert price.date == "2026-09-25"
-    assert "3 on-demand offers" in price.source
-    assert "Nebius" in price.source
-
-
-def test_a_vendor_counts_once_with_its_newest_offer():
-    found = catalog.offers(spec("H100 SXM5 80GB"))
-    vendors = [offer.vendor for offer in found]
-    assert len(vendors) == len(set(vendors))
-    assert next(offer for offer in found if offer.vendor == "RunPod secure").date == "2026-11-09"
-    assert not [offer for offer in found if "before June-2025 cut" in offer.vendor]
-    assert {offer.kind for offer in found} == {"on_demand"}
-
-
-def test_offers_that_leave_the_variant_open_count_only_alone():
-    assert all(offer.gpu == "H100 SXM" for offer in catalog.offers(spec("H100 SXM5 80GB")))
-    assert {offer.gpu for offer in catalog.offers(spec("A100 PCIe 40GB"))} == {"A100 40GB"}
-
-
-def test_price_of_a_gpu_as_the_driver_reports_it():
-    here = Gpu(uuid="x", name="NVIDIA H200", memory_bytes=143771 * MIB)
-    assert catalog.default_price(here) == catalog.default_price(spec("H200 SXM 141GB"))
-    assert catalog.default_price(Gpu(uuid="x", name="NVIDIA A10G", memory_bytes=23028 * MIB)) is None
-
-
-def test_no_offer_is_no_price():
-    assert catalog.default_price(spec("H20 96GB")) is None
-
-
-def test_prices_are_dated_and_sourced():
-    assert len(catalog.gpu_prices()) == 160
-    assert all(offer.source and offer.date and offer.usd_per_gpu_hour > 0 for offer in catalog.gpu_prices())
-
-
-def test_every_offer_belongs_to_a_gpu_we_know():
-    named = {n for gpu in catalog.gpus() for group in gpu.price_names.split("|") for n in group.split(" + ")}
-    assert {offer.gpu for offer in catalog.gpu_prices()} - named == {"A40"}, "no specification was found"
-
-
 def test_the_catalog_can_be_rebuilt(tmp_path):
     """``tools/build_catalog.py`` writes the same bytes from facts in the shape they were collected in."""
     before = {
@@ -150,14 +106,14 @@ def test_the_catalog_can_be_rebuilt(tmp_path):
     }
     specs = list(csv.DictReader(before["gpus.csv"].decode().splitlines()))
     plain = [key for key in specs[0] if key not in ("driver_name", "price_names")]
-    with (tmp_path / "specs.csv").open("w", newline="") as file:
+    with (tmp_path / "gpu_specs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, plain, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(specs)
-    (tmp_path / "models.json").write_text(json.dumps(json.loads(before["models.json"])))
-    (tmp_path / "prices.csv").write_bytes(before["gpu_prices.csv"])
-    facts = [str(tmp_path / name) for name in ("models.json", "specs.csv", "prices.csv")]
-    subprocess.run([sys.executable, str(ROOT / "tools/build_catalog.py"), *facts], check=True)
+    (tmp_path / "model_catalog.json").write_text(json.dumps(json.loads(before["models.json"])))
+    for name in before.keys() & build_catalog.PRICES:
+        (tmp_path / name).write_bytes(before[name])
+    subprocess.run([sys.executable, str(ROOT / "tools/build_catalog.py"), str(tmp_path)], check=True)
     after = {name: (catalog.FOLDER / name).read_bytes() for name in before}
     assert after == before
 

@@ -80,13 +80,13 @@ def test_run_prints_the_table_and_names_what_comes_next(done):
 
 def test_compare_shows_where_the_memory_went(done):
     cwd, _ = done
-    shown = profile("compare", "results", "--memory", cwd=cwd)
+    shown = profile("compare", "results", "--show", "memory", cwd=cwd)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("the engine's processes") == 2
     assert "unexplained" in shown.stdout
-    found = json.loads(profile("compare", "results", "--memory", "--format", "json", cwd=cwd).stdout)
+    found = json.loads(profile("compare", "results", "--show", "memory", "--format", "json", cwd=cwd).stdout)
     assert [each["rows"][0]["name"] for each in found] == ["weights", "weights"]
-    refused = profile("compare", "results", "--memory", "--format", "csv", cwd=cwd)
+    refused = profile("compare", "results", "--show", "memory", "--format", "csv", cwd=cwd)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from profiler import alike, comparison, store
-from profiler.report import table
+from profiler.report import csv_text, table
 from profiler.schema import EngineFacts, Model, Price
 from tests import make
 
@@ -46,14 +49,14 @@ def test_a_price_given_at_reading_wins(runs):
     row = comparison.rows(runs, 9.0)[0]
     assert row["usd_per_m_output_tokens"] == pytest.approx(100)
     assert (row["price_usd_per_hour"], row["price_basis"]) == (9.0, "per machine-hour, given with --price")
-    assert "9.00 USD" in table.price_line(row)
+    assert "9.00 USD" in table.price_lines([row])[0]
 
 
 def test_a_sheet_prices_each_run_by_its_own_gpu(tmp_path):
     sheet = tmp_path / "two.toml"
     offers = (("A100", 1.0), ("H100", 3.0))
     sheet.write_text(
-        "".join(f'[[price]]\ngpu="{g}"\nusd_per_hour={p}\ndate="d"\nsource="s"\n' for g, p in offers)
+        "".join(f'[[price]]\ngpu="{g}"\nusd_per_hour={p}\ndate="2026-01-02"\nsource="s"\n' for g, p in offers)
     )
     found = []
     for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"):
@@ -102,9 +105,46 @@ def test_csv_and_json_carry_every_column_unrounded(runs):
     back = json.loads(comparison.as_json(rows))
     assert back == json.loads(json.dumps(rows))
     assert back[0]["power_w_mean"] is None
-    header, first, _ = table.as_csv(rows).splitlines()
+    header, first, _ = csv_text.as_csv(rows).splitlines()
     assert header.split(",") == list(comparison.COLUMNS)
     assert len(first.split(",")) >= len(comparison.COLUMNS)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(-(2**53), 2**53),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+            st.sampled_from(['a,"b"', "null", "true\r\n", "1,null", " "]),
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_csv_is_read_back_as_it_was(values):
+    columns = [str(n) for n in range(len(values))]
+    text = csv_text.as_csv([dict(zip(columns, values, strict=True))], columns)
+    _, line = csv.reader(io.StringIO(text, newline=""))
+    for cell, value in zip(line, values, strict=True):
+        if isinstance(value, float):
+            assert float(cell) == value
+        else:
+            assert cell == ("" if value is None else str(value))
+
+
+def test_a_table_of_paths_takes_the_options_of_the_command(runs):
+    folders = [run.folder for run in runs]
+    frame = comparison.compare(
+        folders, price=9, utilization=0.5, where=["model=beta"], baseline="beta", sort="model"
+    )
+    assert list(frame.model) == ["beta"]
+    assert frame.usd_per_m_output_tokens[0] == pytest.approx(9 / 3600 / 20 * 1e6 * 2)
+    assert frame.output_tokens_per_s_ratio[0] == 1
+    pooled = comparison.compare(folders, by=["kind"])
+    assert list(pooled.runs) == [1, 1], "two models are never pooled"
 
 
 def test_markdown_marks_the_best_and_says_na(runs):
@@ -149,7 +189,7 @@ def test_hostile_names_stay_text(runs):
 
 
 def test_a_narrow_terminal_keeps_the_columns_that_decide(runs):
-    headers, _, _ = table.cells(table.ordered(comparison.rows(runs)), width=80)
+    headers, _, _ = table.cells(comparison.ordered(comparison.rows(runs)), width=80)
     assert "tokens/s out" in headers
     assert "USD/M out" in headers
     assert "ITL p99" not in headers
@@ -161,13 +201,13 @@ def test_what_tells_rows_apart_is_shown(runs):
         row | {"model": "m", "engine": engine}
         for row, engine in zip(rows, ("vllm", "transformers"), strict=True)
     ]
-    headers, texts, _ = table.cells(table.ordered(same))
+    headers, texts, _ = table.cells(comparison.ordered(same))
     assert "engine" in headers
     assert {line[headers.index("engine")] for line in texts} == {"vllm", "transformers"}
     again = [row | {"model": "m"} for row in rows]
-    headers, texts, _ = table.cells(table.ordered(again))
+    headers, texts, _ = table.cells(comparison.ordered(again))
     assert len({line[headers.index("run")] for line in texts}) == 2
-    assert "engine" not in table.cells(table.ordered(rows))[0]
+    assert "engine" not in table.cells(comparison.ordered(rows))[0]
 
 
 def test_a_run_without_finished_windows_is_named(tmp_path):

@@ -29,7 +29,7 @@ RANKS = [
     {"metrics", "levels"},
     {"loadgen", "engines", "telemetry", "search", "memory", "skew", "utilisation", "prefill"},
     {"calibrate", "baselines", "warming", "ceilings", "predict", "routing_pass", "figures"},
-    {"split", "scores", "tokens"},
+    {"split", "scores", "tokens", "index"},
     {"cost"},
     {"prepare", "comparison", "doctor", "importing"},
     {"manifest", "plan", "gate", "frontier", "exporting"},
@@ -57,7 +57,7 @@ READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
 READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
 READ |= {"counters", "budget", "conditions", "site", "consumption", "roofline", "predict", "steps"}
 READ |= {"plan", "skew", "utilisation", "prices", "prefill", "alike", "figures", "gate", "scores"}
-READ |= {"frontier", "tokens", "importing", "exporting"}
+READ |= {"frontier", "tokens", "importing", "exporting", "index"}
 # What a plan needs of the measuring half: how long requests are, which nothing is measured for.
 PURE = {"workload"}
 HEAVY = {

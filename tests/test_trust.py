@@ -56,7 +56,7 @@ def test_a_bound_row_is_marked_explained_and_never_the_best(tmp_path):
         bound = ("send lag p99 3.0 ms",) if name == "a" else ()
         held, records = make.steady(0, 10.0, audit=audit(bound_by=bound))
         make.writer(tmp_path, [(held, records[:requests])], run_id=name, model=model).seal()
-    rows = table.ordered(comparison.rows(store.find([tmp_path])))
+    rows = comparison.ordered(comparison.rows(store.find([tmp_path])))
     by_name = {row["model"]: number for number, row in enumerate(rows)}
     best = comparison.best(rows, "output_tokens_per_s")
     assert list(best.values()) == [by_name["c"]]
@@ -205,7 +205,7 @@ def test_a_rate_of_an_open_loop_is_a_row_and_a_column(tmp_path):
     run = sealed(tmp_path, [make.steady(0, 10.0, point=twice), make.steady(1, 40.0, point=OPEN)])
     rows = comparison.rows([run])
     assert [(r["concurrency"], r["load_requests_per_s"]) for r in rows] == [(None, 5.0), (None, 12.5)]
-    headers, texts, _ = table.cells(table.ordered(rows))
+    headers, texts, _ = table.cells(comparison.ordered(rows))
     assert "conc" not in headers
     assert [text[headers.index("req/s due")] for text in texts] == ["5", "12.5"]
 
@@ -217,7 +217,7 @@ def test_only_rows_at_one_rate_compete(tmp_path):
         held = [(msgspec.structs.replace(w, index=n), records) for n, (w, records) in enumerate(windows)]
         held = [(w, [msgspec.structs.replace(r, window=w.index) for r in records]) for w, records in held]
         make.writer(tmp_path, held, run_id=name, model=model).seal()
-    rows = table.ordered(comparison.rows(store.find([tmp_path])))
+    rows = comparison.ordered(comparison.rows(store.find([tmp_path])))
     assert [key[-1] for key in comparison.best(rows, "output_tokens_per_s")] == [5.0, 12.5]
 
 

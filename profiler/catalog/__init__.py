@@ -1,7 +1,7 @@
-"""Data with sources: published models, GPUs, rental prices, and the built-in tiny models.
+"""Data with sources: published models, GPUs, prices, grids, and the built-in tiny models.
 
-``models.json`` (64 published models), ``gpus.csv`` (specifications) and ``gpu_prices.csv`` (dated offers)
-are rebuilt by ``tools/build_catalog.py``; ``more_models.json`` and ``same_shapes.toml`` are kept by hand.
+``models.json`` (64 published models), ``gpus.csv`` (specifications) and the price sheets are rebuilt by
+``tools/build_catalog.py``; ``more_models.json``, ``same_shapes.toml`` and ``grids.csv`` are kept by hand.
 Every row names its source.
 """
 
@@ -25,9 +25,39 @@ from profiler.catalog.boards import (
     own,
     shipped,
 )
-from profiler.schema import Gpu, Price
+from profiler.catalog.emissions import grid, grids
+from profiler.catalog.entries import CURRENCIES, ApiOffer, Capex, Grid, PriceOffer
+from profiler.catalog.gpu_offers import default_price, gpu_prices, offers
+from profiler.catalog.hardware import capex, capex_rows, named
+from profiler.catalog.rows import age_days
+from profiler.catalog.token_prices import api_offers, api_prices
 
-__all__ = ["SHEET_VARIABLE", "GpuSpec", "find_gpus", "gpus", "match_gpu", "nearest_gpus", "own", "shipped"]
+__all__ = [
+    "CURRENCIES",
+    "SHEET_VARIABLE",
+    "ApiOffer",
+    "Capex",
+    "GpuSpec",
+    "Grid",
+    "PriceOffer",
+    "age_days",
+    "api_offers",
+    "api_prices",
+    "capex",
+    "capex_rows",
+    "default_price",
+    "find_gpus",
+    "gpu_prices",
+    "gpus",
+    "grid",
+    "grids",
+    "match_gpu",
+    "named",
+    "nearest_gpus",
+    "offers",
+    "own",
+    "shipped",
+]
 
 # Endings that name a training stage, file format or date, never another shape.
 _STAGE = re.compile(r"-(instruct|chat|base|it|pt|thinking|sft|hf|\d{4})(?=-|$)")
@@ -93,17 +123,6 @@ class _OtherModel(Struct, frozen=True, kw_only=True):
     shapes_of: str
     source: str
     config: dict[str, Any] = {}
-
-
-class PriceOffer(Struct, frozen=True, kw_only=True):
-    """One offer or estimate; ``kind`` says on what terms (``on_demand``, ``spot``, ``tco_own``, …)."""
-
-    gpu: str
-    vendor: str
-    kind: str
-    usd_per_gpu_hour: float
-    date: str
-    source: str
 
 
 @cache
@@ -183,59 +202,3 @@ def tiny_models() -> dict[str, dict[str, Any]]:
     """The built-in tiny models: name → Hugging Face config."""
     files = sorted((FOLDER / "tiny").glob("*.json"))
     return {path.stem: msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) for path in files}
-
-
-@cache
-def gpu_prices() -> tuple[PriceOffer, ...]:
-    """All dated offers and estimates."""
-    import csv
-
-    with (FOLDER / "gpu_prices.csv").open(newline="", encoding="utf-8") as file:
-        return tuple(msgspec.convert(row, PriceOffer, strict=False) for row in csv.DictReader(file))
-
-
-def offers(gpu: GpuSpec, kind: str = "on_demand") -> tuple[PriceOffer, ...]:
-    """Current offers for ``gpu``: each vendor's newest, none over a year older than the newest of all.
-
-    Offers that do not name the variant (``H100``) count only where none does; undated ones only
-    where none is dated.
-    """
-    exact, _, vague = gpu.price_names.partition("|")
-    for group in (exact, vague):
-        named = [o for o in gpu_prices() if o.kind == kind and o.gpu in group.split(" + ")]
-        dated = [offer for offer in named if _month(offer) is not None]
-        if dated:
-            newest = max(_month(offer) or 0 for offer in dated)
-            recent = [offer for offer in dated if newest - (_month(offer) or 0) <= 12]
-            return tuple({o.vendor: o for o in sorted(recent, key=lambda o: o.date)}.values())
-        if named:
-            return tuple(named)
-    return ()
-
-
-def _month(offer: PriceOffer) -> int | None:
-    """Months since year 0 of the offer's (last) date; None when undated."""
-    found = re.findall(r"(20\d\d)-(\d\d)", offer.date)
-    return int(found[-1][0]) * 12 + int(found[-1][1]) if found else None
-
-
-def default_price(gpu: Gpu | GpuSpec) -> Price | None:
-    """What renting one ``gpu`` for an hour costs, on demand: the median over vendors' current offers, with
-    the cheapest and the dearest.  None when the GPU is not in the catalog or nobody offers it."""
-    from statistics import median
-
-    spec = gpu if isinstance(gpu, GpuSpec) else match_gpu(gpu.name, gpu.memory_bytes)
-    found = offers(spec) if spec else ()
-    if not spec or not found:
-        return None
-    prices = [offer.usd_per_gpu_hour for offer in found]
-    dates = sorted(offer.date for offer in found)
-    vendors = ", ".join(sorted({offer.vendor for offer in found}))
-    return Price(
-        usd_per_hour=round(median(prices), 4),
-        per="gpu",
-        source=f"catalog: {spec.gpu}, median of {len(found)} on-demand offers ({vendors})",
-        date=dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
-        low_usd_per_hour=min(prices),
-        high_usd_per_hour=max(prices),
-    )

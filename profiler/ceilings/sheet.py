@@ -25,7 +25,7 @@ def rows(found: Measured, host: Host, date: str) -> list[dict[str, Any]]:
         table.append({"gpu": name, **held, **_ceilings(rates, found.others, date)})
     if rates := found.of_cpu():
         cpu = {"gpu": host.cpu, "kind": "cpu", "cores": host.cores}
-        memory = {"mem_gb": round(host.memory_bytes / 2**30, 1)}
+        memory = {"mem_gb": round(host.memory_bytes / 2**30, 1)} if host.memory_bytes else {}
         table.append({**cpu, **memory, **_ceilings(rates, found.others, date)})
     return table
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from profiler import without_pandas
-from profiler.cli import catalog, compare, plan, run
+from profiler.cli import catalog, compare, cost, export, frontier, gate, imports, plan, run, tokens
 from profiler.cli.base import INTERRUPTED, say, write
 from profiler.errors import EngineError, ProfilerError
 
@@ -77,6 +77,12 @@ def root(
 app.command(context_settings=TAKES_MORE)(run.run)
 app.command()(run.resume)
 app.command("compare")(compare.compare_runs)
+app.command(context_settings=TAKES_MORE)(cost.cost)
+app.command(cls=gate.Command)(gate.gate)
+app.command()(export.export)
 app.command(context_settings=TAKES_MORE)(plan.plan)
+app.command(context_settings=TAKES_MORE)(frontier.frontier)
+app.command()(tokens.tokens)
+app.command("import")(imports.import_results)
 app.command("list")(catalog.list_catalog)
 app.command()(catalog.doctor)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +30,21 @@ Overrides = Annotated[
 ]
 PriceText = Annotated[
     str | None, typer.Option("--price", help="USD per GPU-hour (machine-hour on CPU), or a price sheet.")
+]
+
+Basis = Annotated[
+    str | None, typer.Option(help="rented, spot, reserved, owned, electricity or api.  [rented]")
+]
+Utilization = Annotated[
+    str | None,
+    typer.Option(help="Share of the paid time that works at this load: 0.4, or a day's load (CSV).  [1]"),
+]
+Pue = Annotated[
+    str | None, typer.Option(help="Energy the building takes over energy the machine takes: 1.2.")
+]
+TermWords = Annotated[
+    list[str] | None,
+    typer.Option("--terms", help="Other terms: a TOML file, or owned.life_years=3; repeatable."),
 ]
 
 
@@ -68,3 +85,25 @@ def limits(words: list[str], command: Any, middle: str | None = None) -> dict[st
             raise InputError(f"{option} needs a limit: {option} 500ms")
         found[f"{name[1]}_{name[2] or middle}_s"] = limit
     return found
+
+
+def promised(words: Sequence[Path], context: typer.Context) -> tuple[list[Path], dict[str, float]]:
+    """Run folders and the ``--slo-METRIC-QUANTILE LIMIT`` family in seconds, out of what a list of folders
+    has taken up: an option that typer does not know lands among them, its limit after it.
+
+    Raises InputError for an option that is none and a limit that is no time.
+    """
+    from profiler import scenario, slo
+
+    folders, others, left = [], list(context.args), iter(map(str, words))
+    for word in left:
+        if word.startswith("-"):
+            others += [word] if "=" in word else [word, next(left, "")]
+        else:
+            folders.append(Path(word))
+    found = {
+        name: scenario.seconds(limit, f"--slo-{name.removesuffix('_s').replace('_', '-')}")
+        for name, limit in limits(others, context.command).items()
+    }
+    slo.limits(found)
+    return folders, found

@@ -12,10 +12,12 @@ from profiler.errors import InputError, nearest
 
 
 def list_catalog(
-    what: Annotated[str, typer.Argument(help="models, scenarios, gpus or prices.")],
+    what: Annotated[
+        str, typer.Argument(help="models, scenarios, gpus, prices, api-prices, capex, grids or quality.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Show the catalog."""
+    """Show the catalog: models, scenarios and GPUs, prices with their age and doubts, grids."""
     from profiler.report import listing
 
     if what not in listing.LISTINGS:

@@ -1,62 +1,198 @@
-"""Figures × Price → USD per million tokens.
+"""Figures × Terms → what tokens cost, emit and take of electricity: the columns of one load point.
 
-Three figures, three meanings (docs/results.md):
-
-``usd_per_m_output_tokens``  the whole bill over the output tokens; prompt work is inside.  Always known
-                             when there is a price.
-``usd_per_m_input_tokens``   the price of the GPU time that prompt tokens take, from a point where prefill
-                             was measured apart (:mod:`profiler.prefill`).
-``usd_per_m_blended_tokens`` 3 : 1 input to output, with what remains of the bill on the output tokens:
-                             (3·in + out)/4, so that the two kinds times their counts are the bill.
+``usd_per_m_output_tokens``        the whole bill over the output tokens; prompt work is inside.
+``usd_per_m_input_tokens``         the price of the engine time that prompt tokens take, from a point where
+                                   prefill was measured apart (:mod:`profiler.prefill`).
+``usd_per_m_output_tokens_apart``  what remains of the bill on the output tokens: the two kinds times their
+                                   counts are the bill.
+``usd_per_m_blended_tokens``       the two in the shares of ``Terms.blend``, 3 : 1 unless asked otherwise.
+``usd_per_request``                the whole bill over the requests.
 
 Charging the whole bill to each kind and adding them counts it twice.  Where prefill was never measured
-apart, the last two are None.
+apart, the three kinds are absent.  Intervals (``_low``, ``_high``) are the measurement's at the stated price;
+what the offers span is ``usd_per_m_output_tokens_cheapest`` to ``…_dearest``.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec import Struct
+
 from profiler import prefill, stats
-from profiler.prefill import Held
-from profiler.prices import usd_per_s
-from profiler.schema import Estimate, Price
+from profiler.cost import basis, carbon, electricity, listed
+from profiler.cost.basis import Hourly
+from profiler.cost.electricity import Energy
+from profiler.cost.listed import ListPrices
+from profiler.cost.terms import Terms
+from profiler.figures import Figures
+from profiler.prices import Missing
+from profiler.schema import Estimate
 
-BLEND_INPUT, BLEND_OUTPUT = 3, 1
-ESTIMATES = ("usd_per_m_output_tokens", "usd_per_m_input_tokens", "usd_per_m_blended_tokens")
+METERED = ("electricity_usd_per_m_output_tokens", "gco2e_per_m_output_tokens")
+ESTIMATES = (
+    "usd_per_m_output_tokens",
+    "usd_per_m_input_tokens",
+    "usd_per_m_blended_tokens",
+    "usd_per_m_output_tokens_apart",
+    "usd_per_request",
+    *METERED,
+)
+FACTS = (
+    "cost_basis",
+    "utilization_frac",
+    "price_usd_per_hour",
+    "price_basis",
+    "price_date",
+    "usd_per_m_output_tokens_cheapest",
+    "usd_per_m_output_tokens_dearest",
+    "electricity_boundary",
+)
+NO_RATE = "no output tokens were measured at this load"
+TERMS = Terms()
 
 
-def costs(
-    point: Held, price: Price | None, gpus: int, prefill_s: Estimate | None
-) -> dict[str, Estimate | None]:
-    """The three cost columns of one load point (USD per 10⁶ tokens).
+class Costs(Struct, frozen=True):
+    """The cost columns of one load point.  ``estimates``: what is not known is absent; ``facts`` has every
+    name of FACTS; ``notes`` say why a figure is missing and how to give it, or what it leaves out."""
 
-    ``gpus`` multiplies a per-GPU price; a machine price stands as it is.
-    """
-    rate = point.estimates.get("output_tokens_per_s")
-    per_s = usd_per_s(price, gpus)
-    if per_s is None or rate is None or rate.value <= 0:
-        return dict.fromkeys(ESTIMATES)
-    return {
-        "usd_per_m_output_tokens": stats.inverted(rate, per_s * 1e6),
-        **_split(point, rate, prefill_s, per_s * 1e6),
-    }
+    estimates: dict[str, Estimate]
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
 
 
-def _split(
-    point: Held, output_rate: Estimate, prefill_s: Estimate | None, usd_per_m_s: float
-) -> dict[str, Estimate | None]:
-    """Input and blended price; None when prefill is unknown or would exceed the whole bill."""
-    nothing: dict[str, Estimate | None] = dict.fromkeys(
-        ("usd_per_m_input_tokens", "usd_per_m_blended_tokens")
+def columns(found: Figures, prefill_s: Estimate | None, terms: Terms = TERMS) -> Costs:
+    """What the tokens of one load point cost on these terms; ``prefill_s``: engine seconds an input token
+    takes (``figures.prefill_s``).  Raises InputError for a sheet or a name that is wrong."""
+    facts: dict[str, Any] = dict.fromkeys(FACTS)
+    facts["cost_basis"] = terms.basis
+    facts["utilization_frac"] = None if terms.basis == "api" else terms.paid_share
+    paid = _listed(found, terms) if terms.basis == "api" else _paid(found, prefill_s, terms)
+    used = electricity.energy(found, terms)
+    metered = _at_the_meter(used, terms)
+    return Costs(
+        paid.estimates | metered.estimates, facts | metered.facts | paid.facts, paid.notes + metered.notes
     )
-    input_rate = point.estimates.get("input_tokens_per_s")
-    if prefill_s is None or input_rate is None:
-        return nothing
-    left = 1 - input_rate.value * prefill_s.value
-    if left < 0 or (left == 0 and not prefill.answers_of_one(point)):
-        return nothing
-    output_s = left / output_rate.value
-    blended = (BLEND_INPUT * prefill_s.value + BLEND_OUTPUT * output_s) / (BLEND_INPUT + BLEND_OUTPUT)
-    return {
-        "usd_per_m_input_tokens": stats.scaled(prefill_s, usd_per_m_s),
-        "usd_per_m_blended_tokens": Estimate(blended * usd_per_m_s, n=output_rate.n, over=output_rate.over),
+
+
+def _at_the_meter(used: Energy | Missing, terms: Terms) -> Costs:
+    """What is known of measured energy alone, whatever the basis; said where it was asked for."""
+    grid = carbon.intensity(terms)
+    if isinstance(used, Missing):
+        return Costs({}, {}, () if grid is None else (f"gCO2e n/a: {used.reason}",))
+    found = {"electricity_usd_per_m_output_tokens": electricity.usd_per_m_output_tokens(used, terms)}
+    facts = {"electricity_boundary": used.boundary}
+    if grid is None:
+        return Costs(found, facts, used.notes if terms.basis == "electricity" else ())
+    found["gco2e_per_m_output_tokens"] = carbon.g_per_m_output_tokens(used, grid.g_per_kwh)
+    return Costs(found, facts, (f"{grid.words}; energy of: {used.boundary}", *used.notes))
+
+
+# ------------------------------------------------------------------------------------- by the hour
+
+
+def _paid(found: Figures, prefill_s: Estimate | None, terms: Terms) -> Costs:
+    """Of an engine that is paid by the hour."""
+    paid = basis.hourly(found, terms)
+    if isinstance(paid, Missing):
+        return Costs({}, {}, (f"cost n/a: {paid.reason}",))
+    facts: dict[str, Any] = {
+        "price_usd_per_hour": paid.price.usd_per_hour,
+        "price_basis": basis.words(paid.price),
+        "price_date": paid.price.date,
     }
+    rate = found.estimates.get("output_tokens_per_s")
+    if rate is None or rate.value <= 0:
+        return Costs({}, facts, (f"cost n/a: {NO_RATE}",))
+    usd_per_m_s = paid.effective_usd_per_s * 1e6
+    bill = stats.inverted(rate, usd_per_m_s)
+    used = electricity.energy(found, terms) if terms.basis == "electricity" else None
+    if isinstance(used, Energy):
+        bill = electricity.usd_per_m_output_tokens(used, terms)
+    kinds, notes = _kinds(found, rate, prefill_s, usd_per_m_s, terms)
+    return Costs(
+        {"usd_per_m_output_tokens": bill} | kinds | _per_request(found, paid),
+        facts | _span(paid, bill.value),
+        notes,
+    )
+
+
+def _span(paid: Hourly, usd_per_m: float) -> dict[str, Any]:
+    """The same at the cheapest and at the dearest offer; a single one spans nothing."""
+    ends = (paid.low_usd_per_hour, paid.high_usd_per_hour)
+    low, high = (
+        None if end is None or ends[0] == ends[1] else usd_per_m * end / paid.usd_per_hour for end in ends
+    )
+    return {"usd_per_m_output_tokens_cheapest": low, "usd_per_m_output_tokens_dearest": high}
+
+
+def _per_request(found: Figures, paid: Hourly) -> dict[str, Estimate]:
+    rate = found.estimates.get("requests_per_s")
+    if rate is None or rate.value <= 0:
+        return {}
+    return {"usd_per_request": stats.inverted(rate, paid.effective_usd_per_s)}
+
+
+def _kinds(
+    found: Figures, output_rate: Estimate, prefill_s: Estimate | None, usd_per_m_s: float, terms: Terms
+) -> tuple[dict[str, Estimate], tuple[str, ...]]:
+    """Input, output and blended price; absent when prefill is unknown or would exceed the whole bill."""
+    input_rate = found.estimates.get("input_tokens_per_s")
+    if prefill_s is None or input_rate is None:
+        return {}, ()
+    left = 1 - input_rate.value * prefill_s.value
+    if left < 0 or (left == 0 and not prefill.answers_of_one(found)):
+        return {}, ()
+    usd_in, usd_out = prefill_s.value * usd_per_m_s, left / output_rate.value * usd_per_m_s
+    estimates = {
+        "usd_per_m_input_tokens": stats.scaled(prefill_s, usd_per_m_s),
+        "usd_per_m_output_tokens_apart": Estimate(usd_out, n=output_rate.n, over=output_rate.over),
+    }
+    cached = sum(terms.blend[2:])
+    if cached:
+        return estimates, ("blended price n/a: what a cached input token takes is not in these columns",)
+    blended = terms.blend[0] * usd_in + terms.blend[1] * usd_out
+    return estimates | {
+        "usd_per_m_blended_tokens": Estimate(blended, n=output_rate.n, over=output_rate.over)
+    }, ()
+
+
+# ------------------------------------------------------------------------------------ by the token
+
+
+def _listed(found: Figures, terms: Terms) -> Costs:
+    """What an API would ask for the tokens of this load: the bill by the same columns, no interval.  The list
+    prices themselves need no measurement."""
+    known = listed.prices(found.model, terms)
+    if isinstance(known, Missing):
+        return Costs({}, {}, (f"cost n/a: {known.reason}",))
+    outputs, inputs = (found.estimates.get(f"{kind}_tokens_per_s") for kind in ("output", "input"))
+    if outputs is None or inputs is None or outputs.value <= 0:
+        values, facts = _list_prices(known, terms.blend[0], terms.blend[1], terms)
+        return Costs(values, facts, ("the whole bill n/a: input and output tokens a second are not known",))
+    prompt = inputs.value / outputs.value
+    middle, low, high = known.ranked(prompt, 1)
+    values, facts = _list_prices(known, prompt, 1, terms)
+    values["usd_per_m_output_tokens"] = Estimate(middle.of(prompt, 1))
+    requests = found.estimates.get("requests_per_s")
+    if requests is not None and requests.value > 0:
+        per_s = middle.of(inputs.value, outputs.value) / 1e6
+        values["usd_per_request"] = Estimate(per_s / requests.value)
+    if len(known.offers) > 1:
+        facts["usd_per_m_output_tokens_cheapest"] = low.of(prompt, 1)
+        facts["usd_per_m_output_tokens_dearest"] = high.of(prompt, 1)
+    return Costs(values, facts, ())
+
+
+def _list_prices(
+    known: ListPrices, inputs: float, outputs: float, terms: Terms
+) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """Of the provider that is the middle one for so many tokens."""
+    middle = known.ranked(inputs, outputs)[0]
+    usd_cached = middle.input if middle.cached is None else middle.cached
+    parts = zip(terms.blend, (middle.input, middle.output, usd_cached), strict=False)
+    return {
+        "usd_per_m_input_tokens": Estimate(middle.input),
+        "usd_per_m_output_tokens_apart": Estimate(middle.output),
+        "usd_per_m_blended_tokens": Estimate(sum(share * usd for share, usd in parts)),
+    }, {"price_basis": listed.lines(known, inputs, outputs)[0], "price_date": middle.date}

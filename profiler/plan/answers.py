@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from profiler import catalog, cost, prices
+from profiler import cost, prices
 from profiler.catalog import GpuSpec
 from profiler.plan.placement import Placement
 from profiler.plan.question import Question
@@ -184,9 +184,10 @@ def all_met(found: Answer, limits: Sequence[Limit]) -> list[bool | None]:
 
 
 def price(question: Question, gpu: GpuSpec) -> Price | None:
-    """The user's, else the catalog's: the median of offers, with the cheapest and the dearest."""
-    given = question.price
-    return catalog.default_price(gpu) if given is None else prices.parse(given, gpu.gpu)
+    """The user's, else the catalog's: the median of offers, with the cheapest and the dearest.  None where
+    nobody offers it."""
+    found = prices.quote(gpu.gpu, given=question.price, memory_bytes=gpu.memory_bytes)
+    return None if isinstance(found, prices.Missing) else found
 
 
 def usd_per_s(question: Question, placement: Placement) -> float | None:
@@ -203,10 +204,11 @@ def money(found: Answer, per_s: float | None) -> dict[str, Interval]:
     alone = _each(lambda first: first / lengths.mean_input, found.alone_ttft_s)
     bill = Interval(scale / rate.value, scale / rate.high, scale / rate.low)
     # What prompts take is paid for by the kind and taken off the rest of the bill: both ends at their worst.
-    weight = cost.BLEND_INPUT - lengths.mean_input / lengths.mean_output
+    inputs, outputs = cost.TERMS.blend
+    weight = inputs - outputs * lengths.mean_input / lengths.mean_output
     least, most = (alone.low, alone.high) if weight >= 0 else (alone.high, alone.low)
     pairs = ((rate.value, alone.value), (rate.high, least), (rate.low, most))
-    blended = Interval(*((1 / each + weight * prompt) * scale / 4 for each, prompt in pairs))
+    blended = Interval(*((outputs / each + weight * prompt) * scale for each, prompt in pairs))
     return {
         "usd_per_m_output_tokens": bill,
         "usd_per_m_input_tokens": _each(lambda each: each * scale + 0 * rate.value, alone),

@@ -38,7 +38,7 @@ def deployment(run: RunResult) -> Deployment:
     spec = (
         catalog.match_gpu(gpus[0].name, gpus[0].memory_bytes)
         if gpus
-        else catalog.match_gpu(made.host.cpu, cores=made.host.cores)
+        else catalog.match_gpu(made.host.cpu or "", cores=made.host.cores)
     )
     if spec is None:
         what = gpus[0].name if gpus else made.host.cpu

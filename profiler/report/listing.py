@@ -1,4 +1,4 @@
-"""The catalog as text or JSON: models, GPUs, prices, scenarios."""
+"""The catalog as text or JSON: models, GPUs, scenarios.  What things cost is in ``price_lists``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from profiler import arch, catalog, scenario
+from profiler.catalog.scores import quality
+from profiler.report import price_lists
 from profiler.report.table import NA, significant
 from profiler.schema import LoadPoint
 
@@ -75,17 +77,20 @@ def _origin(gpu: catalog.GpuSpec) -> str:
     return f"{gpu.sheet}{' (measured)' if gpu.measured else ''}" if gpu.sheet else "catalog"
 
 
-def list_prices() -> Rows:
+def list_quality() -> Rows:
+    """One row a model and benchmark; what a row may be compared with is its benchmark's other rows."""
     return [
         {
-            "gpu": offer.gpu,
-            "vendor": offer.vendor,
-            "kind": offer.kind,
-            "usd_per_gpu_hour": offer.usd_per_gpu_hour,
-            "date": offer.date,
-            "source": offer.source,
+            "benchmark": score.benchmark,
+            "model": score.model,
+            "score": score.value,
+            "low": score.low,
+            "high": score.high,
+            "unit": score.unit,
+            "scored_on": score.date,
+            "source": score.source,
         }
-        for offer in catalog.gpu_prices()
+        for score in sorted(quality(), key=lambda score: (score.benchmark, -score.value))
     ]
 
 
@@ -93,7 +98,11 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
     "models": list_models,
     "scenarios": list_scenarios,
     "gpus": list_gpus,
-    "prices": list_prices,
+    "prices": price_lists.list_prices,
+    "api-prices": price_lists.list_api_prices,
+    "capex": price_lists.list_capex,
+    "grids": price_lists.list_grids,
+    "quality": list_quality,
 }
 
 # Terminal headers and units for columns that are not shown as they are stored.
@@ -109,32 +118,57 @@ SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "fp32_tflops": ("fp32", significant),
     "tdp_w": ("TDP W", lambda v: f"{v:,.0f}"),
     "link_gb_per_s": ("link GB/s", lambda v: f"{v:,.0f}"),
-    "usd_per_gpu_hour": ("USD/GPU-h", lambda v: f"{v:.2f}"),
+    "price_per_gpu_hour": ("per GPU-h", lambda v: f"{v:.2f}"),
+    "per_m_input": ("in/M", lambda v: f"{v:.3f}"),
+    "per_m_output": ("out/M", lambda v: f"{v:.3f}"),
+    "per_m_cached_input": ("cached", lambda v: f"{v:.3f}"),
+    "currency": ("in", str),
+    "usd": ("USD", lambda v: f"{v:,.0f}"),
+    "usd_per_gpu": ("USD/GPU", lambda v: f"{v:,.0f}"),
+    "gpus": ("GPUs", str),
+    "age_days": ("age", price_lists.age),
+    "g_co2e_per_kwh": ("gCO2e/kWh", lambda v: f"{v:.0f}"),
+    "year": ("year", str),
+    "score": ("score", "{:.1f}".format),
+    "low": ("low", "{:.1f}".format),
+    "high": ("high", "{:.1f}".format),
 }
-WIDE = "source"
+# Told by --json, and in the lines below a table where they matter.
+WIDE = {"source", "item", "terms", "date", "doubtful", "current", "old"}
+WIDEST = {"vendor": 28, "provider": 18, "aliases": 34}
 
 
 def render(rows: Rows, as_json: bool) -> str:
     """Aligned text without the sources and what nobody says, or JSON with everything, units in the keys."""
     if as_json:
-        return json.dumps(list(rows), indent=1, allow_nan=False) + "\n"
+        return json.dumps(list(rows), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     told = [column for column in rows[0] if any(row[column] is not None for row in rows)]
-    columns = [column for column in told if column != WIDE]
+    columns = [column for column in told if column not in WIDE]
     table = [[SHOWN[c][0] if c in SHOWN else c for c in columns]]
     table += [[_cell(row[c], c) for c in columns] for row in rows]
-    widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
+    widths = [max(_width(line[place]) for line in table) for place in range(len(columns))]
     numeric = [c in SHOWN for c in columns]
     lines = [
         "  ".join(
-            text.rjust(width) if number else text.ljust(width)
+            " " * (width - _width(text)) + text if number else text + " " * (width - _width(text))
             for text, width, number in zip(line, widths, numeric, strict=True)
         ).rstrip()
         for line in table
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *price_lists.below(rows)]) + "\n"
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: Chinese names take two a character."""
+    from unicodedata import east_asian_width
+
+    return sum(1 + (east_asian_width(each) in "WF") for each in text)
 
 
 def _cell(value: Any, column: str) -> str:
+    if column in SHOWN and (value is not None or column == "age_days"):
+        return SHOWN[column][1](value)
     if value is None:
         return NA
-    return SHOWN[column][1](value) if column in SHOWN else str(value)
+    text, widest = str(value), WIDEST.get(column)
+    return text if widest is None or len(text) <= widest else text[: widest - 1] + "…"

@@ -1,4 +1,4 @@
-"""The memory account as a table, one for each run: ``profile compare RUN --memory``."""
+"""The memory account as a table, one for each run: ``profile compare RUN --show memory``."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from profiler import prices
 from profiler.plan import Beside, Placement, Plan, Reach, Size
 from profiler.plan.answers import price
 from profiler.plan.crossover import Map
@@ -16,7 +17,8 @@ from profiler.plan.document import document, no_map
 from profiler.plan.rows import COLUMNS, NOTE_SEPARATOR, Row
 from profiler.predict import UNMEASURED_ROUTING
 from profiler.report import crossover
-from profiler.report.table import NA, as_csv, load_text, with_interval
+from profiler.report.csv_text import as_csv
+from profiler.report.table import NA, load_text, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -214,14 +216,15 @@ def price_notes(plan: Plan) -> list[str]:
     found = []
     for row in plan.rows:
         usd, low, high = (row[f"price_{end}usd_per_hour"] for end in ("", "low_", "high_"))
-        if usd is None:
-            found.append(f"{row['gpu']}: no price is known; give one with --price USD_PER_HOUR")
+        quoted = prices.quote(row["gpu"], given=plan.question.price)
+        if isinstance(quoted, prices.Missing):
+            found.append(f"{row['gpu']}: no price is known: {quoted.reason}")
             continue
         basis = re.sub(r" \(.*\)|catalog: .*?, ", "", row["price_basis"])  # vendors: in --format json
         line = f"{row['gpu']}: {usd:.2f} USD {basis}"
         if low is not None and low != high:
             line += f"; offers from {low:.2f} to {high:.2f} make USD × {low / usd:.2f} to × {high / usd:.2f}"
-        found.append(line)
+        found.append("; ".join([line, *(note for note in (quoted.doubt, prices.age_note(quoted)) if note)]))
     return list(dict.fromkeys(found))
 
 

@@ -1,5 +1,5 @@
-"""``profile compare --routing``: experts touched, their loads and ranks as tables; a line each for the cost
-table's page."""
+"""``profile compare --show routing``: experts touched, their loads and ranks as tables; a line each for the
+cost table's page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 
 from profiler import experts, routing
 from profiler.errors import InputError
-from profiler.report.table import NA, as_csv, significant
+from profiler.report.csv_text import as_csv
+from profiler.report.table import NA, significant
 from profiler.routing.nouns import Coverage, Load, RoutingReport
 from profiler.schema import Estimate
 from profiler.store import RunResult

@@ -1,4 +1,4 @@
-"""``profile compare --split`` as terminal text, CSV, Markdown and JSON: what input and output tokens take."""
+"""``profile compare --show split`` as terminal text, CSV, Markdown and JSON: what tokens of a kind take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from profiler import comparison, split
 from profiler.figures import NOTE_SEPARATOR
-from profiler.report.table import NA, Row, as_csv, load_text, significant, with_interval
+from profiler.report.csv_text import as_csv
+from profiler.report.table import NA, Row, load_text, significant, with_interval
 from profiler.split.ways import POINTS
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def footnotes(rows: Sequence[Row]) -> Iterator[str]:
     )
     if not any(row["quantity"] == "cost" for row in rows):
         yield "no price: cost is n/a; give one with --price USD_PER_HOUR"
+    yield from dict.fromkeys(row["price_basis"] for row in rows if row["price_basis"])
     for told in (_standing, _context, _basis, _missing, _apart):
         yield from dict.fromkeys(line for row in rows if (line := told(row)))
     yield from dict.fromkeys(

@@ -1,4 +1,4 @@
-"""The cost table as terminal text, CSV, Markdown and JSON: one list of rows, four renderings.
+"""The cost table as terminal text and Markdown, of which CSV and JSON are the other forms: one list of rows.
 
 CSV and JSON carry every column of ``comparison.COLUMNS`` unrounded; terminal and Markdown carry the few a
 reader compares, with the unit in the header, ``n/a`` where nothing was measured and the 95 % interval as
@@ -7,14 +7,15 @@ reader compares, with the unit in the header, ``n/a`` where nothing was measured
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
+import datetime
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from profiler.comparison import COLUMNS, best, same_load
+from profiler import catalog
+from profiler.comparison import best, same_load
 from profiler.figures import NOTE_SEPARATOR
 from profiler.store import RunResult
 
@@ -62,7 +63,7 @@ def with_interval(row: Row, column: str, factor: float = 1.0) -> str:
     return f"{text} ±{half:.0f}%" if half >= 1 else f"{text} ±{half:.1f}%"
 
 
-def _plain(row: Row, column: str) -> str:
+def plain(row: Row, column: str) -> str:
     return NA if row[column] is None else str(row[column])
 
 
@@ -72,8 +73,10 @@ def _load(row: Row, column: str) -> str:
     return NA if row[column] is None else _load_figure(row[column]) + mark
 
 
-def _load_figure(value: float) -> str:
-    """Slots as they are, rates to four digits."""
+def _load_figure(value: float | None) -> str:
+    """Slots as they are, rates to four digits; an imported run's file may not say."""
+    if value is None:
+        return NA
     return f"{value:.4g}" if isinstance(value, float) and value < 1e4 else f"{value:,.0f}"
 
 
@@ -105,7 +108,8 @@ def number(row: Row, column: str) -> str:
 
 def _requests(row: Row, column: str) -> str:
     failed = row["requests_failed"]
-    return f"{row[column]:,}" + (f" (+{failed:,} failed)" if failed else "")
+    ok = NA if row[column] is None else f"{row[column]:,}"
+    return ok + (f" (+{failed:,} failed)" if failed else "")
 
 
 def _times(row: Row, column: str) -> str:
@@ -113,21 +117,36 @@ def _times(row: Row, column: str) -> str:
 
 
 def _run(row: Row, column: str) -> str:
-    return PurePath(row[column]).name.rsplit("-", 1)[-1]
+    """The last word of a run's name; of several runs there is none."""
+    return "–" if row[column] is None else PurePath(row[column]).name.rsplit("-", 1)[-1]
+
+
+def _any(row: Row, column: str) -> str:
+    """A column that no table has a form for."""
+    value = row[column]
+    if f"{column}_low" in row:
+        return with_interval(row, column)
+    return significant(value) if isinstance(value, float) else plain(row, column)
+
+
+def _by_tool(row: Row, column: str) -> str:
+    return row[column] or "–"
 
 
 # Shown only where they tell rows apart.
-TELLING = ("scenario", "engine", "weights", "routing", "host")
+TELLING = ("scenario", "engine", "weights", "routing", "host", "imported")
 WHICH = (
-    Shown("scenario", "scenario", _plain),
+    Shown("scenario", "scenario", plain),
     Shown("conc", "concurrency", _load),
     Shown("req/s due", "load_requests_per_s", _load),
-    Shown("model", "model", _plain),
-    Shown("engine", "engine", _plain),
-    Shown("weights from", "weights", _plain),
-    Shown("routing", "routing", _plain),
-    Shown("host", "host", _plain),
+    Shown("model", "model", plain),
+    Shown("engine", "engine", plain),
+    Shown("weights from", "weights", plain),
+    Shown("routing", "routing", plain),
+    Shown("host", "host", plain),
+    Shown("imported from", "imported", _by_tool),
     Shown("run", "run", _run),
+    Shown("runs", "runs", plain),
 )
 SHOWN = (
     *WHICH,
@@ -144,6 +163,7 @@ SHOWN = (
     Shown("W", "power_w_mean", number, marks_best=True),
     Shown("J/token", "energy_j_per_output_token", number, marks_best=True),
     Shown("USD/M out", "usd_per_m_output_tokens", number, marks_best=True),
+    Shown("gCO2e/M out", "gco2e_per_m_output_tokens", number, marks_best=True),
     Shown("requests", "requests_ok", _requests),
 )
 WHERE_THERE_IS_ONE = (
@@ -151,24 +171,18 @@ WHERE_THERE_IS_ONE = (
     *("energy_host_j_per_output_token", "energy_facility_j_per_output_token"),
     *("energy_marginal_j_per_output_token", "energy_integral_j", "energy_disagreement_frac"),
     *("energy_systematic_frac", "throttled_thermal_frac", "temperature_c_mean"),
+    "gco2e_per_m_output_tokens",
 )
 ROOM_FOR_ALL = 110
+MOST_PRICES = 6
+UTILISED = "at 100 % utilisation, which no service has"
 
 
-def ordered(rows: Sequence[Row]) -> list[Row]:
-    """Rows to compare stand together: by scenario and load, models in the order given."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
-    return sorted(
-        rows,
-        key=lambda r: (
-            scenarios.index(r["scenario"]),
-            r["load"],
-            r["concurrency"] or 0,
-            r["load_requests_per_s"] or 0.0,
-            models.index(r["model"]),
-        ),
-    )
+def with_columns(names: Iterable[str], shown: Sequence[Shown] = SHOWN) -> list[Shown]:
+    """The columns a reader sees, and after those that say which row it is the ones that were asked for."""
+    seen = {each.column for each in shown}
+    asked = [Shown(name, name, _any) for name in dict.fromkeys(names) if name not in seen]
+    return [*WHICH, *asked, *shown[len(WHICH) :]]
 
 
 def _identity(row: Row) -> tuple[Any, ...]:
@@ -194,21 +208,32 @@ def _chosen(rows: Sequence[Row], width: int, shown: Sequence[Shown]) -> list[Sho
         left_out |= {"power_w_mean", "energy_j_per_output_token"}
     left_out |= {name for name in WHERE_THERE_IS_ONE if all(row[name] is None for row in rows)}
     left_out |= {column for column in TELLING if len({row[column] for row in rows}) < 2}
+    left_out |= {each.column for each in shown if _is_ratio(each) and not _has(rows, each.column)}
+    if all(row["runs"] == 1 for row in rows):
+        left_out.add("runs")
     if len({(row["model"], row["routing"]) for row in rows}) == len({row["model"] for row in rows}):
         left_out.add("routing")
     if len({_identity(row) for row in rows}) == len(rows):
         left_out.add("run")
-    if len({(row["model"], row["engine"], row["run"]) for row in rows}) < 2:
+    if len({(row["model"], row["engine"], row["run"]) for row in rows}) < 2 or _has(rows, "baseline"):
         left_out.add("relative")
     return [
         each for each in shown if each.column not in left_out and (width >= ROOM_FOR_ALL or not each.spare)
     ]
 
 
+def _is_ratio(each: Shown) -> bool:
+    return each.column.endswith("_ratio")
+
+
+def _has(rows: Sequence[Row], column: str) -> bool:
+    return any(row.get(column) is not None for row in rows)
+
+
 def cells(
     rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[Shown] = SHOWN
 ) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
-    """Headers, cell texts and the (row, column) places of the best values, for ``ordered`` rows."""
+    """Headers, cell texts and the (row, column) places of the best values."""
     chosen = _chosen(rows, width, shown)
     texts = [[each.write(row, each.column) for each in chosen] for row in _with_relative(rows)]
     marked = {
@@ -226,37 +251,29 @@ def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[S
     from rich.markup import escape
     from rich.table import Table
 
-    rows = ordered(rows)
     headers, texts, marked = cells(rows, width, shown)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in headers:
         table.add_column(header, justify="left" if header == "model" else "right", overflow="fold")
+    loads = [same_load(row) for row in rows]
+    changes = [here != after for here, after in zip(loads, [*loads[1:], None], strict=True)]
+    together = sum(changes) == len(set(loads))
     for number, text in enumerate(texts):
-        last = number + 1 == len(rows) or same_load(rows[number]) != same_load(rows[number + 1])
         styled = [
             f"[bold]{escape(cell)}★[/bold]" if (number, place) in marked else escape(cell)
             for place, cell in enumerate(text)
         ]
-        table.add_row(*styled, end_section=last)
+        table.add_row(*styled, end_section=together and changes[number])
     return table
 
 
 def markdown(rows: Sequence[Row], shown: Sequence[Shown] = SHOWN) -> str:
-    rows = ordered(rows)
     headers, texts, marked = cells(rows, shown=shown)
     lines = ["| " + " | ".join(headers) + " |", "|" + "|".join("---" for _ in headers) + "|"]
     for number, text in enumerate(texts):
         styled = [f"**{c}★**" if (number, place) in marked else c for place, c in enumerate(text)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in styled) + " |")
     return "\n".join(lines) + "\n"
-
-
-def as_csv(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def footnotes(rows: Sequence[Row], hosts: Sequence[str]) -> list[str]:
@@ -267,14 +284,26 @@ def footnotes(rows: Sequence[Row], hosts: Sequence[str]) -> list[str]:
 
 
 def _interval_note(rows: Sequence[Row]) -> str:
-    repeats = {row["repeats"] for row in rows}
-    if repeats == {1}:
-        return "one repeat: ± is precision within that run only; n/a: not measured; ★ best at that load"
-    counted = "–".join(str(n) for n in sorted({min(repeats), max(repeats)})) if repeats else "0"
-    return f"± half the 95 % interval over {counted} repeats; n/a: not measured; ★ best at that load"
+    marks = "n/a: not measured; ★ best at that load"
+    if any(row["runs"] > 1 for row in rows):
+        alone = ", of a single run its own" if any(row["runs"] == 1 for row in rows) else ""
+        runs = _span(row["runs"] for row in rows)
+        return f"mean of {runs} runs, ± half its 95 % interval over runs{alone}; {marks}"
+    if {row["repeats"] for row in rows} == {1}:
+        return f"one repeat: ± is precision within that run only; {marks}"
+    return f"± half the 95 % interval over {_span(row['repeats'] for row in rows)} repeats; {marks}"
+
+
+def _span(numbers: Iterable[int]) -> str:
+    """``3``, or ``1–3``."""
+    found = sorted(numbers)
+    return "–".join(str(n) for n in sorted({found[0], found[-1]})) if found else "0"
 
 
 def _status_notes(rows: Sequence[Row]) -> Iterator[str]:
+    others = sorted({f"{row['model']} by {row['imported']}" for row in rows if row["imported"]})
+    if others:
+        yield f"imported, measured by another tool and in its way: {', '.join(others)}"
     drawn = sorted({row["model"] for row in rows if row["weights"] == "random"})
     if drawn:
         yield (
@@ -302,14 +331,30 @@ def _shared_notes(rows: Sequence[Row]) -> list[str]:
     return [note if len(who) == everyone else f"{', '.join(who)}: {note}" for note, who in holders.items()]
 
 
-def price_line(row: Row) -> str:
-    """Where a row's cost comes from, or how to get one."""
-    if row["price_usd_per_hour"] is None:
-        return "no price: cost is n/a; give one with --price USD_PER_HOUR"
+def price_lines(rows: Sequence[Row]) -> list[str]:
+    """On which basis a row's cost stands, by whose price, how old that is, and how busy the engine is taken
+    to be; why there is none is among the notes of the row."""
+    found = sorted({_price_line(row) for row in rows if row["price_basis"] is not None})
+    more = len(found) - MOST_PRICES
+    further = f"{more:,} further prices: price_usd_per_hour and price_basis in --format csv"
+    return found if more <= 0 else [*found[:MOST_PRICES], further]
+
+
+def _price_line(row: Row) -> str:
+    usd, used = row["price_usd_per_hour"], row["utilization_frac"]
+    price = row["price_basis"] if usd is None else f"{significant(usd)} USD {row['price_basis']}"
+    idle = "" if used is None else f", at {used:.3g} utilisation" if used < 1 else f", {UTILISED}"
     return (
-        f"price: {row['price_usd_per_hour']:.2f} USD {row['price_basis']}; "
-        "utilisation 1.0, the whole bill on output tokens"
+        f"price: {price}{age(row['price_date'])}; {row['cost_basis']}{idle}; the whole bill on output tokens"
     )
+
+
+def age(dates: str | None) -> str:
+    """How long ago the price was seen, and the oldest offer that it was taken from."""
+    today = datetime.date.today()
+    ages = [catalog.age_days(date, today) for date in re.findall(r"\d{4}-\d\d-\d\d", dates or "")]
+    days = sorted({age for age in ages if age is not None})
+    return f" ({' to '.join(f'{age:,}' for age in days)} days ago)" if days else ""
 
 
 def empty_runs(runs: Sequence[RunResult]) -> list[str]:
@@ -317,5 +362,5 @@ def empty_runs(runs: Sequence[RunResult]) -> list[str]:
     return [
         f"{run.folder.name}: {run.manifest.status} before its first window was finished"
         for run in runs
-        if not run.manifest.windows
+        if not run.manifest.windows and run.manifest.imported is None
     ]

@@ -14,8 +14,8 @@ token of either kind is told in ``slices``; method and limits in docs/prefill-de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -23,7 +23,7 @@ from profiler import alike, consumption, metrics, prefill, prices, stats, trust
 from profiler.figures import NOTE_SEPARATOR
 from profiler.metrics import by_load
 from profiler.samples import series
-from profiler.schema import Estimate, LoadPoint, Price, Window
+from profiler.schema import Estimate, LoadPoint, Window
 from profiler.site import Site
 from profiler.split import fit, slices
 from profiler.split.ways import Held, Quantity, Standing, Way, by_points, by_regression, standing_by
@@ -36,7 +36,7 @@ RATIO = "ratio"
 UNITS: dict[str, str] = {"engine time": "s", "energy": "J", "cost": "USD"}
 COLUMNS = (
     *("model", "engine", "gpu", "gpus", "scenario", "load", "concurrency", "load_requests_per_s"),
-    *("quantity", "unit", "way"),
+    *("quantity", "unit", "way", "cost_basis", "utilization_frac", "price_basis"),
     *(f"per_{kind}_token{end}" for kind in KINDS for end in ("", "_low", "_high")),
     *("per_output_token_and_1000_context", "standing_w", "standing", "residual_frac", "slices", "vif"),
     *("condition", *(f"{part}_frac" for part in PARTS), "basis", "undecided", "notes", "runs"),
@@ -47,19 +47,41 @@ COUNTERS_AGREE_FRAC = 0.05
 HOW = "run scenarios prefill, decode and split, and give all three"
 
 
-def rows(runs: Sequence[RunResult], price: str | float | None = None) -> list[dict[str, Any]]:
-    """One dict a load, quantity and way, with every name of COLUMNS; ``price`` as for ``comparison.rows``.
+class Paid(NamedTuple):
+    """What a second of the whole engine costs, on what basis, by whose word, and how much of it works."""
 
-    Figures are per token, in ``unit``; those of way ``ratio`` are regression over separate points.  Raises
-    InputError.
+    usd_per_s: float
+    basis: str = "rented"
+    utilization_frac: float = 1.0
+    words: str | None = None
+
+
+Payment = Callable[[RunResult, LoadPoint], Paid | None]
+
+
+def rows(runs: Sequence[RunResult], payment: Payment | None = None) -> list[dict[str, Any]]:
+    """One dict a load, quantity and way, with every name of COLUMNS; ``payment`` of a load, as a rule what
+    the run was made with.
+
+    Figures are per token, in ``unit``; those of way ``ratio`` are regression over separate points.
     """
+    payment = payment or _own_price
     table: list[dict[str, Any]] = []
     for same in _same_engine(runs):
         held = [each for run in same for each in _held(run)]
         alone = max((h for h in held if h.is_prefill), key=_input_rate, default=None) or _by_ttft(same)
         for at, decode in _pairs([each for each in held if each.total("decode_tokens") > 0], alone):
-            table += _rows_of(at, alone, decode, price)
+            table += _rows_of(at, alone, decode, payment(at.site.run, at.point))
     return table
+
+
+def regressions(runs: Sequence[RunResult]) -> dict[tuple[str, LoadPoint], tuple[Estimate | None, str | None]]:
+    """By run folder and load: engine seconds of an input token by regression, or why there is none."""
+    found = {}
+    for held in (each for run in runs for each in _held(run) if each.total("decode_tokens") > 0):
+        way = by_regression("engine time", held, Standing())
+        found[str(held.site.run.folder), held.point] = way.input, way.undecided
+    return found
 
 
 def _pairs(held: Sequence[Held], alone: Held | Estimate | None) -> Iterator[tuple[Held, Held]]:
@@ -116,7 +138,7 @@ def _prefill_frac(held: Held, alone: Held | Estimate) -> float:
 
 
 def _rows_of(
-    at: Held, alone: Held | Estimate | None, decode: Held, price: str | float | None
+    at: Held, alone: Held | Estimate | None, decode: Held, paid: Paid | None
 ) -> Iterator[dict[str, Any]]:
     used = [each for each in (at, decode, alone) if isinstance(each, Held)]
     shared = _identity(at.site.run, at.point) | {
@@ -127,11 +149,11 @@ def _rows_of(
     time_s = _both("engine time", at, alone, decode, Standing())
     apart = None if isinstance(alone, Estimate) else alone
     joules = _both("energy", at, apart, decode, standing_by(used))
-    usd_per_s = prices.usd_per_s(_price(at.site.run, price), gpus)
-    usd = [] if usd_per_s is None else [_scaled(way, usd_per_s) for way in time_s]
+    usd = [] if paid is None else [_scaled(way, paid.usd_per_s) for way in time_s]
     gpu_s = [_scaled(way, max(1, gpus)) for way in time_s]
     for quantity, ways in (("engine time", gpu_s), ("energy", joules), ("cost", usd)):
-        yield from (shared | _row(quantity, way) for way in ways)
+        terms = _terms(paid if quantity == "cost" else None)
+        yield from (shared | terms | _row(quantity, way) for way in ways)
 
 
 def _both(
@@ -160,10 +182,17 @@ def _scaled(way: Way, factor: float) -> Way:
     return replace(way, **{name: each and stats.scaled(each, factor) for name, each in figures.items()})
 
 
-def _price(run: RunResult, price: str | float | None) -> Price | None:
-    if price is None:
-        return run.manifest.price
-    return prices.parse(str(price), alike.gpu_name(run))
+def _own_price(run: RunResult, _point: LoadPoint) -> Paid | None:
+    usd_per_s = prices.usd_per_s(run.manifest.price, len(run.manifest.engine.gpus))
+    return None if usd_per_s is None else Paid(usd_per_s)
+
+
+def _terms(paid: Paid | None) -> dict[str, Any]:
+    return {
+        "cost_basis": paid.basis if paid else None,
+        "utilization_frac": paid.utilization_frac if paid else None,
+        "price_basis": paid.words if paid else None,
+    }
 
 
 def _identity(run: RunResult, point: LoadPoint) -> dict[str, Any]:

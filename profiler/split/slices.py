@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiler import counters
 from profiler.samples import between, sources
-from profiler.windows import WindowView
+from profiler.windows import WindowView, busy_spans, flights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,31 +180,15 @@ def _answers(view: WindowView) -> tuple[Spans, Spans]:
 
 def _in_flight(view: WindowView) -> Spans:
     """The stretches of time with at least one request in flight, in nanoseconds."""
-    import numpy as np
-
-    sent, ended = _flights(view)
-    order = np.argsort(sent)
-    sent, ended = sent[order], np.maximum.accumulate(ended[order])
-    opens = np.concatenate([[True], sent[1:] > ended[:-1]])[: len(sent)]
-    closes = np.concatenate([opens[1:], [True]])[: len(sent)]
-    start, end = sent[opens], ended[closes]
-    return start, end, (end - start).astype(np.float64)
-
-
-def _flights(view: WindowView) -> tuple[Ints, Ints]:
-    """When each request was sent and ended; of one whose end was not seen, the end of the load."""
-    import numpy as np
-
-    sent, ended = view["sent_ns"], np.maximum(view["done_ns"], view["last_ns"])
-    ended = np.where(ended < 0, view.window.closed_ns, ended)
-    return sent[sent >= 0], np.maximum(ended, sent)[sent >= 0]
+    start, end = busy_spans(view)
+    return start, end, (end - start).astype("float64")
 
 
 def _known(view: WindowView, firsts: Ints, edges: Ints) -> Flags:
     """Slices in which no request was worked on that ended without a first token."""
     import numpy as np
 
-    sent, ended = _flights(view)
+    sent, ended = flights(view)
     vain = (view["first_ns"] < 0)[view["sent_ns"] >= 0]
     earlier = np.searchsorted(firsts, ended[vain], side="left") - 1
     begun = np.maximum(sent[vain], np.where(earlier >= 0, firsts[earlier], 0) if len(firsts) else 0)

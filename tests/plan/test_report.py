@@ -59,7 +59,7 @@ def test_all_that_was_asked_for_is_there(found):
         "elsewhere: time per output token",
         "4 × RTX 4090 24GB:",
         "1 × A100 SXM4 80GB:",
-        "no price is known; give one with --price",
+        "no price is known: no on-demand offer of H20 96GB in USD; UCloud Compshare",
         "taken as H100 SXM5 80GB; it may also mean H100 NVL 94GB",
     ):
         assert part in text, part

@@ -247,7 +247,7 @@ def test_steps_beyond_the_requests_are_marked(tmp_path):
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
 def test_the_command_prints_each_form(tmp_path, form):
     run = run_of(tmp_path)
-    done = profile("compare", str(run.folder), "--routing", "--format", form)
+    done = profile("compare", str(run.folder), "--show", "routing", "--format", form)
     assert done.returncode == 0, done.stderr
     assert ("distinct_measured" if form == "csv" else "decode") in done.stdout
     if form in ("table", "md"):
@@ -257,7 +257,7 @@ def test_the_command_prints_each_form(tmp_path, form):
 def test_the_command_says_why_there_is_no_routing(tmp_path):
     writer = make.writer(tmp_path, [], routing_missing="switched off (routing.record)")
     writer.close()
-    done = profile("compare", str(writer.folder), "--routing")
+    done = profile("compare", str(writer.folder), "--show", "routing")
     assert done.returncode == 2
     assert done.stderr == ("error: no routing was recorded in these runs: switched off (routing.record)\n")
 

@@ -37,6 +37,11 @@ def of(rows, quantity, way):
     return row
 
 
+def at(usd_per_hour):
+    """Every load is paid by the hour, all of which works."""
+    return lambda run, point: split.Paid(usd_per_hour / 3600, words="so much an hour")
+
+
 def within(row, kind, truth, slack_frac=0.0):
     low, high = row[f"per_{kind}_token_low"], row[f"per_{kind}_token_high"]
     return low * (1 - slack_frac) <= truth <= high * (1 + slack_frac)
@@ -74,7 +79,7 @@ def test_both_ways_find_the_engine_time_of_each_kind(runs):
 
 
 def test_the_kinds_and_standing_by_add_up_to_the_whole(runs):
-    rows = split.rows(list(runs.values()), price=3.6)
+    rows = split.rows(list(runs.values()), at(3.6))
     for row in rows:
         if row["way"] == split.RATIO:
             continue
@@ -96,17 +101,33 @@ def of_energy(run, start_ns, end_ns):
 
 
 def test_cost_is_engine_time_at_its_price(runs):
-    rows = split.rows(list(runs.values()), price=3.6)
+    rows = split.rows(list(runs.values()), at(3.6))
     time, cost = (of(rows, quantity, "regression") for quantity in ("engine time", "cost"))
     assert cost["unit"] == "USD"
     for kind in split.KINDS:
         for end in ("", "_low", "_high"):
             assert cost[f"per_{kind}_token{end}"] == pytest.approx(time[f"per_{kind}_token{end}"] / 1000)
-    assert not [row for row in split.rows(list(runs.values())) if row["quantity"] == "cost"]
+    assert (cost["cost_basis"], cost["utilization_frac"]) == ("rented", 1.0)
+    assert time["cost_basis"] is None
+    assert "so much an hour" in list(report.footnotes(rows))
+    unpaid = split.rows(list(runs.values()))
+    assert not [row for row in unpaid if row["quantity"] == "cost"]
+    assert any("give one with --price" in line for line in report.footnotes(unpaid))
+
+
+def test_the_terms_of_the_command_are_in_the_cost(runs):
+    words = (runs["mixed"].folder, "--show", "split", "--format", "json", "--price", "3.6")
+    half, whole = (
+        of(json.loads(profile(*words, *more).stdout), "cost", "regression")
+        for more in (("--utilization", "0.5"), ())
+    )
+    assert half["utilization_frac"] == 0.5
+    assert half["per_output_token"] == pytest.approx(2 * whole["per_output_token"])
+    assert "3.6 USD" in half["price_basis"]
 
 
 def test_rows_have_exactly_the_columns(runs):
-    for row in split.rows(list(runs.values()), price=1):
+    for row in split.rows(list(runs.values()), at(1)):
         assert set(row) == set(split.COLUMNS)
 
 
@@ -249,31 +270,31 @@ def profile(*words):
 
 def test_the_command_prints_table_and_json(runs):
     folders = [run.folder for run in runs.values()]
-    shown = profile(*folders, "--split", "--price", "2")
+    shown = profile(*folders, "--show", "split", "--price", "2")
     assert shown.returncode == 0, shown.stderr
     assert "regression ÷ points" in shown.stdout
     assert "above standing by, 120" in shown.stdout
     for quantity in ("engine time, GPU-s", "energy, kJ", "cost, USD"):
         assert shown.stdout.count(quantity) == 3
-    document = json.loads(profile(*folders, "--split", "--format", "json").stdout)
+    document = json.loads(profile(*folders, "--show", "split", "--format", "json").stdout)
     assert len(document) == 6
 
 
 def test_a_run_without_decoding_is_one_clear_error(runs):
-    process = profile(runs["prefill"].folder, "--split")
+    process = profile(runs["prefill"].folder, "--show", "split")
     assert process.returncode == 2
     assert "run scenarios prefill, decode and split" in process.stderr
 
 
 def test_nothing_but_undecided_is_exit_code_3(tmp_path):
     run = steps.run(tmp_path, "chat", lambda n: (100, 20 + n % 7), repeats=1, window_s=70)
-    process = profile(run.folder, "--split")
+    process = profile(run.folder, "--show", "split")
     assert process.returncode == 3, process.stderr
     assert "undecided: the mix does not vary enough" in " ".join(process.stdout.split())
 
 
 def test_markdown_and_csv(runs):
-    rows = split.rows(list(runs.values()), price=2)
+    rows = split.rows(list(runs.values()), at(2))
     text = report.TEXTS["md"](rows)
     assert text.count("\n| mixed | 16 | m |") == len(rows)
     assert "* output: tokens after an answer's first" in text

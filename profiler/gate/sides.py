@@ -1,0 +1,111 @@
+"""Runs of one kind → Pairs: the figures of every replica on both sides, load by load.
+
+What is repeated are engine starts, of one run or of several.  Where each side has only one, it is the windows
+held under it: they say how far a change is noise of the measurement, and nothing of the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from profiler import comparison, consumption, cost
+from profiler.gate.nouns import Pair, Side, Subject
+from profiler.schema import Window
+from profiler.store import RunResult
+
+Row = dict[str, Any]
+Point = tuple[Any, ...]
+
+
+def pairs(
+    new: Sequence[RunResult], base: Sequence[RunResult], price: str | None
+) -> tuple[list[Pair], list[str], list[str]]:
+    """Runs of the same model, scenario and hardware → Pairs; what is missing; and what else to know."""
+    several = max(len(_parts(new, _start)), len(_parts(base, _start))) > 1
+    replica: Literal["starts", "repeats"] = "starts" if several else "repeats"
+    ours, theirs = (_by_load(_parts(runs, _start if several else _repeat), price) for runs in (new, base))
+    model, name = new[0].manifest.model.name, new[0].manifest.scenario.name
+    found, missing, notes = [], [], []
+    for load in dict.fromkeys((*theirs, *ours)):
+        subject = Subject(model=model, scenario=name, load=load_text(load))
+        if load not in ours:
+            missing.append(f"{model}, {name}: load {subject.load} is in the baseline and not in the new runs")
+        elif load not in theirs:
+            notes.append(f"{model}, {name}: load {subject.load} is not in the baseline")
+        else:
+            found.append(_pair(subject, ours[load], theirs[load], replica))
+    return found, missing, notes
+
+
+def _pair(
+    subject: Subject, new: Sequence[Row], base: Sequence[Row], replica: Literal["starts", "repeats"]
+) -> Pair:
+    ours, theirs = _side(new), _side(base)
+    if len({row["price_usd_per_hour"] for row in (*new, *base)}) > 1:
+        unlike = "the runs were made with different prices; give one with --price"
+        ours.doubts.update(dict.fromkeys(cost.ESTIMATES, unlike))
+    return Pair(subject=subject, new=ours, base=theirs, replica=replica)
+
+
+def load_text(load: Point) -> str:
+    """``closed 8``, ``open 12.4/s``."""
+    mode, concurrency, rate = load
+    return f"{mode} {concurrency}" if rate is None else f"{mode} {rate:.4g}/s"
+
+
+def _start(window: Window) -> int:
+    return window.engine_start
+
+
+def _repeat(window: Window) -> int:
+    return window.repeat
+
+
+def _parts(runs: Sequence[RunResult], part: Callable[[Window], int]) -> list[RunResult]:
+    """The runs taken apart by ``part`` of their windows; one that has none (imported) stays whole."""
+    found = []
+    for run in runs:
+        windows = run.manifest.windows
+        numbers = sorted({part(window) for window in windows})
+        if len(numbers) < 2:
+            found.append(run)
+            continue
+        found += [_only(run, tuple(w for w in windows if part(w) == number)) for number in numbers]
+    return found
+
+
+def _only(run: RunResult, windows: tuple[Window, ...]) -> RunResult:
+    """The run as if nothing else had been held; its tables are read once."""
+    part = RunResult(run.folder, msgspec.structs.replace(run.manifest, windows=windows))
+    part.__dict__.update(requests=run.requests, samples=run.samples)
+    return part
+
+
+def _by_load(replicas: Sequence[RunResult], price: str | None) -> dict[Point, list[Row]]:
+    found: dict[Point, list[Row]] = {}
+    for replica in replicas:
+        for row in comparison.rows([replica], price):
+            load = row["load"], row["concurrency"], row["load_requests_per_s"]
+            found.setdefault(load, []).append(row)
+    return found
+
+
+def _side(rows: Sequence[Row]) -> Side:
+    """A metric counts where every replica has it: half a side is another side."""
+    values = {
+        name: [row[name] for row in rows]
+        for name in comparison.ESTIMATES
+        if all(row[name] is not None for row in rows)
+    }
+    doubts: dict[str, str] = {}
+    for row in rows:
+        if row["shared_gpu"]:
+            doubts |= dict.fromkeys(consumption.ESTIMATES, "others used the GPUs")
+        if row["client_bound"]:
+            doubts |= dict.fromkeys(comparison.ESTIMATES, f"the client was the limit ({row['client_bound']})")
+    failed = sum(row["requests_failed"] or 0 for row in rows)
+    ok = sum(row["requests_ok"] or 0 for row in rows)
+    return Side(values=values, requests=ok + failed, failed=failed, doubts=doubts)

@@ -1,0 +1,267 @@
+"""Figures of sealed runs, kept beside them: to make them anew of ten thousand runs takes minutes, to read
+what was made a second.
+
+A folder of run folders holds ``.figures.index``.  The file is used while program, catalog and the user's GPU
+sheet are those it was made with, and an entry of it while the files of its run have the sizes and times they
+had.  What is not so, or damaged, is made anew and written by one rename, with what others wrote meanwhile.
+Where nothing can be written it is made every time, as it is of runs that are not sealed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from hashlib import blake2b
+from pathlib import Path
+from threading import get_native_id
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from profiler import catalog, store
+from profiler.figures import Figures, of_run
+
+FILE = ".figures.index"
+# Runs that are named one by one have no index made for them unless they are so many of one folder.
+WORTH_KEEPING = 8
+# Of a long first time little is lost when it is broken off.
+SAVE_EVERY = 1000
+# So many runs are worth starting further processes for.
+MANY = 64
+TABLES = (store.REQUESTS, store.TELEMETRY, store.ROUTING)
+DIGEST_BYTES = 16
+PACKAGE = Path(__file__).resolve().parent
+
+Progress = Callable[[int, int], None]
+State = tuple[int, ...]
+Task = tuple[str, str, State]
+Measure = Callable[[Sequence["Task"]], Iterator["Entry"]]
+
+
+class Run(NamedTuple):
+    """A run folder, as the user would write it, and its load points; none where no window was finished."""
+
+    folder: str
+    figures: list[Figures]
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """One run: ``state`` of its files when it was measured (empty: it was not sealed); ``body``, its Figures
+    in msgpack; ``check`` of all that."""
+
+    name: str
+    state: State
+    unix_ns: int
+    body: msgspec.Raw
+    check: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.check == _check(self.name, self.state, self.unix_ns, self.body)
+
+
+class _Asked(NamedTuple):
+    """A path as it was given: where its index lies, and the runs it stands for by name, as the user would
+    write them."""
+
+    home: str
+    runs: dict[str, str]
+    is_whole: bool
+
+
+def _asked(path: Path) -> _Asked:
+    full = os.path.abspath(path)
+    names = store.within(path)
+    if not names:
+        home, name = os.path.split(full)
+        return _Asked(home, {name: str(path)}, is_whole=False)
+    before = str(path / "x")[:-1]
+    return _Asked(full, {name: before + name for name in names}, is_whole=True)
+
+
+def figures(paths: Iterable[Path | str]) -> list[Figures]:
+    """Every load point of the runs, in the order of :func:`runs`."""
+    return [each for run in runs(paths) for each in run.figures]
+
+
+def runs(paths: Iterable[Path | str], progress: Progress | None = None, processes: int = 1) -> list[Run]:
+    """Each path; a folder that holds run folders stands for all of them, oldest first, as in ``store.find``.
+
+    ``progress`` is told how many are done of the runs that have to be measured.  More ``processes`` than one
+    are forked from this, which must have no threads.  Raises InputError where a path holds no run, or one
+    that cannot be read.
+    """
+    asked = [_asked(Path(path)) for path in paths]
+    wanted: dict[str, dict[str, str]] = {}
+    for each in asked:
+        wanted.setdefault(each.home, {}).update(each.runs)
+    whole = {each.home for each in asked if each.is_whole}
+    measure = partial(_all_measured, progress=progress, processes=processes)
+    found = {home: _entries(home, folders, home in whole, measure) for home, folders in wanted.items()}
+    listed: list[Run] = []
+    for each in asked:
+        entries = found[each.home]
+        own = sorted((entries[name] for name in each.runs), key=lambda entry: entry.unix_ns)
+        listed += [_read(entry, each.runs[entry.name]) for entry in own]
+    return listed
+
+
+def _read(entry: Entry, folder: str) -> Run:
+    """The Figures of an entry, named as the user named the run."""
+    found = _DECODER.decode(entry.body)
+    for each in found:
+        force_setattr(each, "run", folder)
+        each.facts["run"] = folder
+    return Run(folder, found)
+
+
+_DECODER = msgspec.msgpack.Decoder(list[Figures])
+
+
+# ------------------------------------------------------------------------------------- one folder
+
+
+def _entries(home: str, folders: dict[str, str], is_whole: bool, measure: Measure) -> dict[str, Entry]:
+    """The entries of these runs of a folder: those of its index that hold, the others measured."""
+    kept = _load(home)
+    found: dict[str, Entry] = {}
+    stale: list[Task] = []
+    for name, folder in folders.items():
+        state, entry = _state(f"{home}/{name}"), kept.get(name)
+        if entry is not None and state and entry.state == state and entry.is_whole:
+            found[name] = entry
+        else:
+            stale.append((folder, name, state))
+    is_kept = is_whole or bool(kept) or len(folders) >= WORTH_KEEPING
+    unsaved = 0
+    try:
+        for entry in measure(stale):
+            found[entry.name] = entry
+            unsaved += bool(entry.state)
+            if is_kept and unsaved == SAVE_EVERY:
+                _save(home, found)
+                unsaved = 0
+    finally:
+        if is_kept and unsaved:
+            _save(home, found)
+    return found
+
+
+def _all_measured(tasks: Sequence[Task], progress: Progress | None, processes: int) -> Iterator[Entry]:
+    """What no index has, in any order."""
+    for done, entry in enumerate(_each_measured(tasks, processes), start=1):
+        if progress is not None:
+            progress(done, len(tasks))
+        yield entry
+
+
+def _each_measured(tasks: Sequence[Task], processes: int) -> Iterator[Entry]:
+    if processes < 2 or len(tasks) < MANY:
+        yield from map(_measured, tasks)
+        return
+    from multiprocessing import get_context
+
+    with get_context("fork").Pool(processes, _leave_signals_alone) as pool:
+        for raw in pool.imap_unordered(_measured_elsewhere, tasks, chunksize=8):
+            yield msgspec.msgpack.decode(raw, type=Entry)
+
+
+def _leave_signals_alone() -> None:
+    """The one who waits for this process hears them."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _measured_elsewhere(task: Task) -> bytes:
+    return msgspec.msgpack.encode(_measured(task))
+
+
+def _measured(task: Task) -> Entry:
+    folder, name, state = task
+    run = store.load(folder)
+    body = msgspec.Raw(msgspec.msgpack.encode(list(of_run(run))))
+    unix_ns = run.manifest.unix_ns
+    return Entry(name, state, unix_ns, body, _check(name, state, unix_ns, body))
+
+
+def _check(name: str, state: State, unix_ns: int, body: msgspec.Raw) -> int:
+    return crc32(body, crc32(f"{name} {unix_ns} {state}".encode()))
+
+
+def _state(folder: str) -> State:
+    """Times and sizes of the files that Figures are made of; empty for a run that is not sealed.
+
+    A change time cannot be set back, but that of a table that is linked moves with every further link.
+    """
+    try:
+        sealed = os.stat(f"{folder}/{store.MANIFEST}")
+    except OSError:
+        return ()
+    found = [sealed.st_mtime_ns, sealed.st_ctime_ns, sealed.st_size]
+    for name in TABLES:
+        try:
+            table = os.stat(f"{folder}/{name}")
+        except OSError:
+            found.append(-1)
+        else:
+            found += (table.st_mtime_ns, table.st_size)
+    return tuple(found)
+
+
+# --------------------------------------------------------------------------------------- the file
+
+
+def _load(home: str) -> dict[str, Entry]:
+    """What the folder's index holds; nothing where there is none, or it is another program's or damaged."""
+    try:
+        raw = memoryview(Path(home, FILE).read_bytes())
+        if raw[:DIGEST_BYTES] != _made_with():
+            return {}
+        return {entry.name: entry for entry in msgspec.msgpack.decode(raw[DIGEST_BYTES:], type=list[Entry])}
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _save(home: str, found: dict[str, Entry]) -> None:
+    """Write these entries and those of other runs that are still there; a failure costs time only."""
+    own = [entry for entry in found.values() if entry.state]
+    others = [
+        entry
+        for name, entry in _load(home).items()
+        if name not in found and os.path.exists(f"{home}/{name}/{store.MANIFEST}")
+    ]
+    beside = Path(home, f"{FILE}.{os.getpid()}-{get_native_id()}")
+    try:
+        beside.write_bytes(_made_with() + msgspec.msgpack.encode([*own, *others]))
+        os.replace(beside, Path(home, FILE))
+    except OSError:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def _made_with() -> bytes:
+    """A digest of all that Figures depend on beside the runs: this program and the user's GPU sheet."""
+    sheet = os.environ.get(catalog.SHEET_VARIABLE, "")
+    found = blake2b(_program() + sheet.encode(), digest_size=DIGEST_BYTES)
+    with suppress(OSError):
+        found.update(Path(sheet).read_bytes() if sheet else b"")
+    return found.digest()
+
+
+@cache
+def _program() -> bytes:
+    """A digest of the package's files: an edited program has no version of its own."""
+    found = blake2b(digest_size=DIGEST_BYTES)
+    for at, inside, names in os.walk(PACKAGE):
+        inside[:] = sorted(name for name in inside if name not in ("__pycache__", "help"))
+        for name in sorted(names):
+            found.update(f"{at[len(str(PACKAGE)) :]}/{name}\0".encode())
+            found.update(Path(at, name).read_bytes())
+    return found.digest()
