@@ -12,8 +12,8 @@ from profiler.store import RunResult
 
 
 def same_engine(a: RunResult, b: RunResult) -> bool:
-    """Whether two runs measured the same model, routed alike, on the same engine, precision and host, and with
-    the same tool: its definitions may be others."""
+    """Whether two runs measured the same model, routed alike, on the same engine, precision and host, and
+    with the same tool: its definitions may be others."""
     return fingerprint(a) == fingerprint(b)
 
 

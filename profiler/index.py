@@ -15,8 +15,7 @@ from contextlib import suppress
 from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from threading import get_native_id
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -24,6 +23,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from profiler import catalog, store
+from profiler.errors import StoreError
 from profiler.figures import Figures, of_run
 
 FILE = ".figures.index"
@@ -33,7 +33,9 @@ WORTH_KEEPING = 8
 SAVE_EVERY = 1000
 # So many runs are worth starting further processes for.
 MANY = 64
-TABLES = (store.REQUESTS, store.TELEMETRY, store.ROUTING)
+AT_ONCE = 8
+LOOK_EVERY_S = 1.0
+FILES = (store.MANIFEST, store.REQUESTS, store.TELEMETRY, store.ROUTING)
 DIGEST_BYTES = 16
 PACKAGE = Path(__file__).resolve().parent
 
@@ -167,8 +169,31 @@ def _each_measured(tasks: Sequence[Task], processes: int) -> Iterator[Entry]:
     from multiprocessing import get_context
 
     with get_context("fork").Pool(processes, _leave_signals_alone) as pool:
-        for raw in pool.imap_unordered(_measured_elsewhere, tasks, chunksize=8):
-            yield msgspec.msgpack.decode(raw, type=Entry)
+        crew = _children()
+        batches = [tasks[first : first + AT_ONCE] for first in range(0, len(tasks), AT_ONCE)]
+        found = pool.imap_unordered(_measured_elsewhere, batches)
+        for _ in batches:
+            yield from msgspec.msgpack.decode(_next(found, crew), type=list[Entry])
+
+
+def _next(found: Any, crew: set[int | None]) -> bytes:
+    """A pool waits for ever for what a process had that was killed."""
+    from multiprocessing import TimeoutError as NothingYet
+
+    while True:
+        try:
+            raw: bytes = found.next(timeout=LOOK_EVERY_S)
+        except NothingYet:
+            if not crew <= _children():
+                raise StoreError("a process that read runs was killed: is memory short? try again") from None
+        else:
+            return raw
+
+
+def _children() -> set[int | None]:
+    from multiprocessing import active_children
+
+    return {each.pid for each in active_children()}
 
 
 def _leave_signals_alone() -> None:
@@ -179,8 +204,8 @@ def _leave_signals_alone() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _measured_elsewhere(task: Task) -> bytes:
-    return msgspec.msgpack.encode(_measured(task))
+def _measured_elsewhere(tasks: Sequence[Task]) -> bytes:
+    return msgspec.msgpack.encode([_measured(task) for task in tasks])
 
 
 def _measured(task: Task) -> Entry:
@@ -196,22 +221,18 @@ def _check(name: str, state: State, unix_ns: int, body: msgspec.Raw) -> int:
 
 
 def _state(folder: str) -> State:
-    """Times and sizes of the files that Figures are made of; empty for a run that is not sealed.
-
-    A change time cannot be set back, but that of a table that is linked moves with every further link.
-    """
-    try:
-        sealed = os.stat(f"{folder}/{store.MANIFEST}")
-    except OSError:
-        return ()
-    found = [sealed.st_mtime_ns, sealed.st_ctime_ns, sealed.st_size]
-    for name in TABLES:
+    """Number, size and times of each file that Figures are made of (the change time cannot be set back);
+    empty for a run that is not sealed."""
+    found: list[int] = []
+    for name in FILES:
         try:
-            table = os.stat(f"{folder}/{name}")
+            held = os.stat(f"{folder}/{name}")
         except OSError:
+            if name == store.MANIFEST:
+                return ()
             found.append(-1)
         else:
-            found += (table.st_mtime_ns, table.st_size)
+            found += (held.st_ino, held.st_size, held.st_mtime_ns, held.st_ctime_ns)
     return tuple(found)
 
 
@@ -225,7 +246,7 @@ def _load(home: str) -> dict[str, Entry]:
         if raw[:DIGEST_BYTES] != _made_with():
             return {}
         return {entry.name: entry for entry in msgspec.msgpack.decode(raw[DIGEST_BYTES:], type=list[Entry])}
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return {}
 
 
@@ -237,13 +258,8 @@ def _save(home: str, found: dict[str, Entry]) -> None:
         for name, entry in _load(home).items()
         if name not in found and os.path.exists(f"{home}/{name}/{store.MANIFEST}")
     ]
-    beside = Path(home, f"{FILE}.{os.getpid()}-{get_native_id()}")
-    try:
+    with suppress(StoreError), store.replacing(Path(home, FILE)) as beside:
         beside.write_bytes(_made_with() + msgspec.msgpack.encode([*own, *others]))
-        os.replace(beside, Path(home, FILE))
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
 
 
 def _made_with() -> bytes:

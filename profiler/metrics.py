@@ -37,8 +37,8 @@ BATCHES = 20
 class PointResult:
     """One load point of one run.  ``estimates[name]`` is None where nothing could be measured; of power and
     energy ``consumed`` says why.  ``failures`` counts failed requests by outcome; ``cancelled`` ones are
-    neither.  ``judged`` holds the verdict on each limit of the scenario's SLO.  Of an imported run the numbers
-    of requests may be unknown."""
+    neither.  ``judged`` holds the verdict on each limit of the scenario's SLO.  Of an imported run the
+    numbers of requests may be unknown."""
 
     point: LoadPoint
     repeats: int

@@ -162,7 +162,10 @@ def _doubted(price: Price, spec: GpuSpec | None, found: Sequence[PriceOffer] = (
 
 def _listed(gpu: str | None, spec: GpuSpec | None, kind: str, rates: Rates) -> Price | Missing:
     if gpu is None:
-        return Missing("a machine without GPU has no list price: give USD per machine-hour with --price")
+        return Missing(
+            "a machine without GPU has no list price: give USD per machine-hour with --price"
+            " (results of another tool: profile import --gpu NAME says which GPU they are of)"
+        )
     if gpu.endswith(SIMULATED):
         return Missing(f"{gpu} is no real board and has no price; give USD per GPU-hour with --price")
     if spec is None:
@@ -230,7 +233,7 @@ def _nobody_there(path: Path, gpu: str | None, kind: str, named: Sequence[PriceO
 
 def _named(path: Path, gpu: str | None) -> tuple[PriceOffer, ...]:
     """The rows for a GPU, those of the longest name of it."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"--price {path}: neither a number (USD per hour) nor a price sheet that exists")
     if gpu is not None and gpu.endswith(SIMULATED):
         return ()

@@ -72,8 +72,8 @@ class Model(Struct, frozen=True, kw_only=True):
     ``config`` is the Hugging Face config (``None`` for an endpoint, whose inside we cannot see);
     ``folder`` a local folder with config (and weights when ``weights`` is ``local``).
     ``weights``: ``hub`` the engine downloads them, ``local`` they lie in ``folder``,
-    ``random`` they are drawn from the config, ``remote`` they are the endpoint's own affair, ``unknown`` where
-    nobody says (imported runs).
+    ``random`` they are drawn from the config, ``remote`` they are the endpoint's own affair, ``unknown``
+    where nobody says (imported runs).
     """
 
     name: str
@@ -344,8 +344,8 @@ class ImportedPoint(Struct, frozen=True, kw_only=True):
 class Imported(Struct, frozen=True, kw_only=True):
     """Where a run comes from that another tool measured; what it did not say is unknown and stays so.
 
-    ``file`` is its name, ``precision`` that of the weights.  ``gaps_known``: whether the time of every token is
-    in its records, and not of the first and the last alone.  ``EngineSettings`` of such a run say nothing.
+    ``file`` is its name, ``precision`` that of the weights.  ``gaps_known``: whether its records hold the
+    time of every token, not of the first and the last alone.  ``EngineSettings`` of such a run say nothing.
     """
 
     tool: str

@@ -45,10 +45,8 @@ def over_repeats(values: Sequence[float]) -> Estimate:
         return Estimate(values[0], n=1, over="repeats")
     if min(values) <= 0:
         return Estimate(sum(values) / n, n=n, over="repeats")
-    logs = [math.log(value) for value in values]
-    middle = sum(logs) / n
-    spread = math.sqrt(sum((x - middle) ** 2 for x in logs) / (n - 1))
-    half = t_quantile(n - 1) * spread / math.sqrt(n)
+    middle, part = _log_mean(values)
+    half = t_quantile(n - 1) * math.sqrt(part)
     return Estimate(math.exp(middle), _exp(middle - half), _exp(middle + half), n, "repeats")
 
 
@@ -188,9 +186,9 @@ def log_ratio_alone(new: Sequence[float], base: Sequence[float]) -> LogRatio | N
 
 def _log_mean(values: Sequence[float]) -> tuple[float, float]:
     """Mean of the logarithms and the variance of that mean."""
-    logs = [math.log(value) for value in values]
+    logs = list(map(math.log, values))
     middle = sum(logs) / len(logs)
-    return middle, sum((x - middle) ** 2 for x in logs) / (len(logs) - 1) / len(logs)
+    return middle, sum([(x - middle) ** 2 for x in logs]) / (len(logs) - 1) / len(logs)
 
 
 def ratio_of_means(new: Sequence[float], base: Sequence[float]) -> Estimate:

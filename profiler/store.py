@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from threading import get_native_id
 from typing import Any
 
 import msgspec
@@ -48,9 +49,9 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write to that takes the place of ``path`` once the block has ended well, and is gone if not.
 
-    Raises StoreError when it cannot be written.
+    Its name is its own: others may write ``path`` too.  Raises StoreError when it cannot be written.
     """
-    beside = path.with_name(f"{path.name}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{get_native_id()}")
     try:
         yield beside
         os.replace(beside, path)
@@ -243,7 +244,7 @@ def load(path: Path | str) -> RunResult:
         file = folder / name
         if file.is_file():
             return RunResult(folder, _decode(file))
-    kind = "has no manifest.json" if folder.is_dir() else "does not exist"
+    kind = "has no manifest.json" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
     raise InputError(f"{folder} is not a run folder: it {kind}; `profile run` makes one under results/")
 
 

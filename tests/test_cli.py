@@ -56,7 +56,7 @@ def wait_until(condition, seconds: float = 30) -> None:
 
 
 def folders(cwd: Path) -> list[Path]:
-    return sorted((cwd / "results").glob("*")) if (cwd / "results").exists() else []
+    return sorted((cwd / "results").glob("[!.]*")) if (cwd / "results").exists() else []
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_the_run_folder_keeps_its_rows_and_a_pue_below_one_is_refused(done):
         assert json.loads((folder / "summary.json").read_text()) == json.loads(shown.stdout)
     refused = profile("compare", "results", "--pue", "0.9", cwd=cwd)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--pue 0.9" in refused.stderr
+    assert "--pue: expected a number >= 1.0, got 0.9" in refused.stderr
 
 
 def test_json_output_is_one_document(tmp_path):

@@ -238,6 +238,7 @@ def test_of_many_pairs_the_unlike_are_counted():
     [
         (["--score", "elo"], "no scores of benchmark 'elo'"),
         (["--score", "MMLU", "--margin", "-2"], "--margin"),
+        (["--score", "lmarena_text_elo", "--margin", "nan"], "--margin nan: expected a positive number"),
         (["--score", "MMLU", "--format", "xml"], "no such format"),
         (["--score", "lmarena_text_elo", "--api", "nobodys-model"], "--api nobodys-model"),
         (["--score", "MMLU", "--scores", "none.json"], "no such file of scores"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from profiler import figures, index, store
-from profiler.errors import InputError
+from profiler.errors import InputError, StoreError
 from profiler.schema import Model
 from tests import make
 
@@ -73,6 +76,33 @@ def test_a_run_that_changed_is_measured_anew(results, measured):
     assert measured == ["b"], "same size, same time: the change time tells"
 
 
+def test_a_table_edited_in_place_is_seen_though_its_size_and_time_are_as_before(results, measured):
+    file = results / "a" / store.REQUESTS
+    requests = store.load(results / "a").requests
+    write_plainly(requests, file)
+    index.figures([results])
+    before = file.stat()
+    place = requests.column_names.index("last_ns")
+    write_plainly(requests.set_column(place, "last_ns", pc.add(requests["last_ns"], 5_000_000)), file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    measured.clear()
+    assert index.figures([results]) == truth(results)
+    assert measured == ["a"]
+
+
+def write_plainly(requests, file):
+    pq.write_table(requests, file, compression="none", use_dictionary=False, write_statistics=False)
+
+
+def test_runs_that_change_places_are_told_apart(results):
+    index.figures([results])
+    (results / "a").rename(results / "x")
+    (results / "b").rename(results / "a")
+    (results / "x").rename(results / "b")
+    assert index.figures([results]) == truth(results)
+
+
 @pytest.mark.parametrize("name", [store.REQUESTS, store.TELEMETRY])
 def test_so_is_one_whose_tables_changed(results, measured, name):
     index.figures([results])
@@ -107,7 +137,7 @@ def test_a_run_without_windows_has_no_figures(tmp_path):
     assert index.runs([tmp_path]) == [index.Run(str(tmp_path / "cut"), [])]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "garbage", "another program's"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "garbage", "deep", "another program's"])
 def test_a_damaged_index_never_gives_other_figures(results, damage):
     index.figures([results])
     file = results / index.FILE
@@ -119,6 +149,7 @@ def test_a_damaged_index_never_gives_other_figures(results, damage):
             "flipped": whole[:middle] + b"z" + whole[middle + 1 :],
             "empty": b"",
             "garbage": os.urandom(1000),
+            "deep": whole[: index.DIGEST_BYTES] + b"\x91" * 100_000,
             "another program's": b"0" * index.DIGEST_BYTES + whole[index.DIGEST_BYTES :],
         }[damage]
     )
@@ -167,7 +198,7 @@ def test_where_nothing_can_be_written_all_is_read_all_the_same(results, monkeypa
 
     monkeypatch.setattr("os.replace", refuse)
     assert index.figures([results]) == truth(results)
-    assert not list(results.glob(f"{index.FILE}*")), "nothing half is left"
+    assert sorted(os.listdir(results)) == ["a", "b", "c"], "nothing half is left"
 
 
 def test_runs_named_one_by_one_leave_nothing_beside_them(results, measured):
@@ -247,6 +278,21 @@ def test_several_processes_find_the_same(results, monkeypatch):
     monkeypatch.setattr(index, "MANY", 2)
     assert [each for run in index.runs([results], processes=2) for each in run.figures] == truth(results)
     assert len(index._load(results)) == 3
+
+
+def test_a_killed_process_is_said(results, monkeypatch):
+    """As the kernel does where memory is short."""
+
+    def of_run(run):
+        if run.folder.name == "a":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return figures.of_run(run)
+
+    monkeypatch.setattr(index, "of_run", of_run)
+    monkeypatch.setattr(index, "MANY", 2)
+    monkeypatch.setattr(index, "LOOK_EVERY_S", 0.05)
+    with pytest.raises(StoreError, match="was killed"):
+        index.runs([results], processes=2)
 
 
 def test_a_damaged_run_is_named(results):

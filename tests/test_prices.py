@@ -272,7 +272,11 @@ def test_memory_tells_variants_apart():
 @pytest.mark.parametrize(
     ("gpu", "kind", "said"),
     [
-        (None, "on_demand", "machine without GPU has no list price: give USD per machine-hour"),
+        (
+            None,
+            "on_demand",
+            "without GPU has no list price: give USD per machine-hour .*profile import --gpu",
+        ),
         ("NVIDIA A10G", "on_demand", "the catalog knows no 'NVIDIA A10G': give USD per GPU-hour"),
         ("NVIDIA L40S", "reserved", r"no reserved offer of L40S 48GB in USD \(there are: on_demand, spot, s"),
         ("NVIDIA L20", "on_demand", "no on-demand offer of L20 48GB in USD: give"),

@@ -223,6 +223,11 @@ HEADER = "model,benchmark,score,low,high,date,source,unit\n"
         (HEADER + "m,b,1.5,,,2026,own,frac\n", "more than a frac can be"),
         (HEADER + "m,b,1,,,2026,own,stars\n", "unit 'stars' is none of"),
         (HEADER + "m,b,1,,,2026,own,,,\n", "line 2: more cells"),
+        (HEADER + "m,b,45,,,2026,own,\nn,b,0.45,,,2026,own,\n", "shares of 1 or of 100"),
+        (HEADER + "m,b,45,,,2026,own,\nM,b,46,,,2026,own,\n", "line 3: a second score of M"),
+        (HEADER + "m,b," + "9" * 400 + ",,,2026,own,\n", "is no number"),
+        (HEADER + "m,b,1\r,,,2026,own,\n", "line 2"),
+        ('{"results": ' * 200_000, "s.csv"),
         (HEADER + "m\n", "line 2: no benchmark"),
         ("{", "s.csv"),
         ("{}", "no 'results'"),
@@ -234,6 +239,26 @@ def test_files_that_are_no_scores(tmp_path, text, complaint):
     path.write_text(text)
     with pytest.raises(InputError, match=complaint):
         scores.read(path)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"n-samples": {"t": 5}},
+        {"n-samples": [1]},
+        {"n-samples": {"t": {"effective": "many"}}},
+        {"higher_is_better": 7},
+        {"config": {"model_args": [1]}},
+        {"config": "x"},
+        {"date": 1e300},
+    ],
+)
+def test_what_is_odd_beside_the_results_is_not_known(tmp_path, odd):
+    path = tmp_path / "r.json"
+    told = {"results": {"t": {"acc,none": 0.5, "acc_stderr,none": "N/A"}}, "model_name": "m"}
+    path.write_text(json.dumps(told | odd))
+    (found,) = scores.read(path)
+    assert (found.value, found.low, found.n) == (0.5, None, None)
 
 
 def test_no_such_file_and_no_text(tmp_path):

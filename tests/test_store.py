@@ -146,3 +146,12 @@ def test_strangers_in_the_folder_do_not_disturb_a_group(tmp_path):
     (tmp_path / "stranger").mkdir()
     (tmp_path / "stranger" / "manifest.json").write_text("{")
     assert len(store.group(tmp_path, "g")) == 1
+
+
+def test_replacing_leaves_files_of_like_names_alone(tmp_path):
+    (tmp_path / "a.csv.tmp").write_text("the user's")
+    with store.replacing(tmp_path / "a.csv") as beside:
+        beside.write_text("new")
+    assert (tmp_path / "a.csv").read_text() == "new"
+    assert (tmp_path / "a.csv.tmp").read_text() == "the user's"
+    assert len(list(tmp_path.iterdir())) == 2

@@ -52,7 +52,7 @@ def from_toml(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         sheet = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
     tables, rates = sheet.pop("price", []), sheet.pop("rates", {})
     plain = isinstance(tables, list) and all(isinstance(table, dict) for table in tables)

@@ -25,6 +25,7 @@ from profiler.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from profiler.comparison import Answer, Question
+    from profiler.comparison.lines import Line
     from profiler.cost.terms import Terms
     from profiler.index import Run
     from profiler.report.page import Asked
@@ -80,7 +81,7 @@ def compare_runs(
     question = comparison.Question(
         terms=given.read(terms or (), price=price, basis=basis, utilization=utilization, pue=pue),
         where=tuple(where or ()),
-        by=tuple(each.strip() for each in by.split(",")) if by else (),
+        by=() if by is None else tuple(each.strip() for each in by.split(",")),
         baseline=baseline,
         sort=sort,
     )
@@ -104,8 +105,9 @@ def _cost(paths: Sequence[Path], form: str, question: Question) -> None:
         for text in texts:
             write(text)
         return
-    shown = [line.row() for line in answer.lines[:MOST_ROWS]]
-    told = _runs_behind(answer, found)
+    lines = (comparison.together(answer.lines) if question.sort is None else answer.lines)[:MOST_ROWS]
+    shown = [line.row() for line in lines]
+    told = _runs_behind(lines, found)
     asked = _asked(answer, question, is_brief=len(told) > MOST_RUNS)
     if form == "md":
         write(page.markdown(shown, told, asked))
@@ -127,11 +129,11 @@ class _Progress:
             say(f"reading runs for the first time: {done:,} of {total:,}, about {left_s:.0f} s left")
 
 
-def _runs_behind(answer: Answer, found: Sequence[Run]) -> list[RunResult]:
+def _runs_behind(lines: Sequence[Line], found: Sequence[Run]) -> list[RunResult]:
     """The runs of the rows that are shown, of large groups the first ones; and those that have no row."""
     from profiler import store
 
-    folders = [line.folders for line in answer.lines[:MOST_ROWS]]
+    folders = [line.folders for line in lines]
     wanted = {each[0] for each in folders}
     for name in (name for each in folders for name in each[1:]):
         if len(wanted) < MOST_ROWS:
@@ -146,7 +148,8 @@ def _asked(answer: Answer, question: Question, is_brief: bool) -> Asked:
     notes, hidden = list(answer.notes), len(answer.lines) - MOST_ROWS
     if hidden > 0:
         rows = "row" if hidden == 1 else "rows"
-        notes.insert(0, f"{hidden:,} more {rows}: choose with --where, --by or --sort; --format csv has all")
+        more = f"{hidden:,} more {rows}, not looked at for ★: choose with --where, --by or --sort"
+        notes.insert(0, f"{more}; --format csv has all")
     if is_brief:
         notes.append(f"searches, limits and routing of single runs are told of up to {MOST_RUNS} runs")
     sort = [question.sort.removeprefix("-")] if question.sort else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,9 @@ from profiler.cli.base import (
 )
 from profiler.errors import InputError, nearest
 
+if TYPE_CHECKING:
+    from profiler.report.sections import Section
+
 
 def cost(
     context: typer.Context,
@@ -28,7 +32,8 @@ def cost(
     show: Annotated[
         list[str] | None,
         typer.Option(
-            help="kinds, invoice, requests, solved, at-slo, break-even, flips or sensitivity; repeatable."
+            help="kinds, invoice, requests, solved, at-slo, break-even, flips, sensitivity or all; "
+            "repeatable.  [summary]"
         ),
     ] = None,
     price: PriceText = None,
@@ -56,20 +61,32 @@ def cost(
     from profiler.report import sections
     from profiler.report.table import FORMATS
 
-    if form not in FORMATS:
-        raise InputError(f"--format {form}: no such format{nearest(form, FORMATS)}")
-    for name in show or ():
-        if name not in report.VIEWS:
-            raise InputError(f"--show {name}: no such section{nearest(name, report.VIEWS)}")
-    if form == "csv" and len(show or ()) != 1:
+    known = (*report.VIEWS, report.EVERY)
+    for option, words, among in (("--format", [form], FORMATS), ("--show", show or [], known)):
+        for word in words:
+            if word not in among:
+                what = option.removeprefix("--").replace("show", "section")
+                raise InputError(f"{option} {word}: no such {what}{nearest(word, among)}")
+    if form == "csv" and (len(show or ()) != 1 or show == [report.EVERY]):
         raise InputError(f"--format csv holds one table: choose it with --show {'|'.join(report.VIEWS)}")
     folders, slo = promised(runs, context)
     on = given.read(terms or (), price=price, basis=basis, utilization=utilization, pue=pue)
-    known = scores.read(accuracy) if accuracy else ()
+    solved = scores.read(accuracy) if accuracy else ()
     asked = question.asked(
-        store.find(folders), on, slo=slo, api=api, scores=known, measured=index.figures(folders)
+        store.find(folders), on, slo=slo, api=api, scores=solved, measured=index.figures(folders)
     )
-    found = sections.answer({name: v for name, v in report.VIEWS.items() if name in (show or (name,))}, asked)
+    wanted = show or ([report.EVERY] if form == "json" else report.asked_for(asked))
+    found = sections.answer(report.chosen(wanted), asked)
+    _put(found, form)
+    if form == "table" and not show:
+        write(f"{report.others()}\n")
+    if not any(each.rows for each in found):
+        raise typer.Exit(UNDECIDED)
+
+
+def _put(found: Sequence[Section], form: str) -> None:
+    from profiler.report import sections
+
     if form == "table":
         sections.show(found, console())
     elif form == "csv":
@@ -78,5 +95,3 @@ def cost(
         write("".join(sections.csv(each) for each in found))
     else:
         write(sections.markdown(found) if form == "md" else sections.as_json(found))
-    if not any(each.rows for each in found):
-        raise typer.Exit(UNDECIDED)

@@ -56,6 +56,7 @@ def gate(
     from profiler import store
     from profiler.gate import limits
     from profiler.report import gate as report
+    from profiler.report.table import one_line
 
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format{nearest(form, FORMATS)}")
@@ -71,7 +72,7 @@ def gate(
         screen = console()
         screen.print(report.rich_table(found))
         for line in report.lines(found):
-            screen.print(f"· {line}", markup=False)
+            screen.print(f"· {one_line(line)}", markup=False)
         write(f"{report.headline(found)}\n")
     code = {"pass": 0, "fail": FAILED, "undecided": UNDECIDED}[found.verdict]
     if code:

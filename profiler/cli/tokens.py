@@ -130,7 +130,10 @@ def _of_api(model: str) -> TokenPrice:
 
     found = listed.prices(model, terms.read())
     if isinstance(found, Missing):
-        raise InputError(f"--api {model}: {found.reason}")
+        raise InputError(
+            f"--api {model}: the catalog has no API price for it (profile list api-prices); "
+            "give --usd-per-m-input and --usd-per-m-output"
+        )
     middle, low, high = found.ranked(1.0, 1.0)
     span = f", of {len(found.offers)} between {low.provider} and {high.provider}"
     return TokenPrice(

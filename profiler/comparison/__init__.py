@@ -37,7 +37,7 @@ __all__ = [
     "compare",
     "of_figures",
 ]
-__all__ += ["json_parts", "ordered", "rows", "same_load", "summarise"]
+__all__ += ["json_parts", "ordered", "rows", "same_load", "summarise", "together"]
 SUMMARY = "summary.json"
 
 
@@ -56,11 +56,11 @@ class Question(Struct, frozen=True, kw_only=True):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*COLUMNS, *AGAINST) if self.baseline else COLUMNS
+        return COLUMNS if self.baseline is None else (*COLUMNS, *AGAINST)
 
 
 class Answer(Struct, frozen=True):
-    """Lines in the order asked for, and what is to be known of them."""
+    """Lines in the order asked for, else in that of the runs, and what is to be known of them."""
 
     lines: list[Line]
     notes: list[str]
@@ -71,10 +71,10 @@ def answer(found: Sequence[Figures], question: Question) -> Answer:
     chosen = choice.chosen(lines.of(found, question.terms), question.where)
     if question.by:
         chosen = groups.pool(chosen, question.by)
-    notes = against.put_over(chosen, question.baseline) if question.baseline else []
-    if question.sort:
-        return Answer(choice.sort(chosen, question.sort), notes)
-    return Answer(lines.ordered(chosen, lambda line: line.found.facts), notes)
+    notes = [] if question.baseline is None else against.put_over(chosen, question.baseline)
+    if question.sort is None:
+        return Answer(chosen, notes)
+    return Answer(choice.sort(chosen, question.sort, question.columns), notes)
 
 
 def rows(
@@ -119,6 +119,11 @@ def json_parts(table: Iterable[Row]) -> Iterator[str]:
 def ordered(table: Iterable[Row]) -> list[Row]:
     """Rows to compare stand together: by scenario and load, models in the order given."""
     return lines.ordered(table, lambda row: row)
+
+
+def together(found: Iterable[Line]) -> list[Line]:
+    """The same of lines."""
+    return lines.ordered(found, lambda line: line.found.facts)
 
 
 def best(table: Sequence[dict[str, Any]], column: str) -> dict[tuple[Any, ...], int]:

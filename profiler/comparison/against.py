@@ -38,7 +38,7 @@ class Base:
 
     def _values(self, name: str) -> list[float]:
         """The figure of each run; none unless all have it."""
-        each = [_values(line, name) for line in self.lines]
+        each = [line.values(name) for line in self.lines]
         return [value for values in each for value in values] if all(each) else []
 
     def _estimate(self, name: str) -> Estimate | None:
@@ -77,14 +77,23 @@ def _matching(lines: Sequence[Line], baseline: str) -> list[Line]:
         asked = condition(baseline, "--baseline")
         found = [line for line in lines if asked.holds(line)]
     else:
-        found = [line for line in lines if line.found.model == baseline] or [
-            line for line in lines if any(_is_run(folder, baseline) for folder in line.folders)
-        ]
+        found = [line for line in lines if line.found.model == baseline] or _of_runs(lines, baseline)
     if not found:
         known = {line.found.model for line in lines}
         known |= {Path(folder).name for line in lines for folder in line.folders}
         hint = "" if "=" in baseline else nearest(baseline, known)
         raise InputError(f"--baseline {baseline}: no such model, run or COLUMN=VALUE{hint}")
+    return found
+
+
+def _of_runs(lines: Sequence[Line], baseline: str) -> list[Line]:
+    found = [line for line in lines if any(_is_run(folder, baseline) for folder in line.folders)]
+    models = {line.found.model for line in found}
+    if len(models) > 1:
+        raise InputError(
+            f"--baseline {baseline}: runs of {len(models)} models begin so ({', '.join(sorted(models))}): "
+            "name one, or use COLUMN=VALUE"
+        )
     return found
 
 
@@ -132,12 +141,5 @@ def _ratio(line: Line, base: Base, name: str) -> Estimate | None:
     ours, theirs = line.estimate(name), base.estimate(name)
     if ours is None or theirs is None or min(ours.value, theirs.value) <= 0:
         return None
-    new, old = _values(line, name), base.values(name)
+    new, old = line.values(name), base.values(name)
     return stats.ratio_of_means(new, old) if len(new) > 1 and len(old) > 1 else stats.ratio_of(ours, theirs)
-
-
-def _values(line: Line, name: str) -> list[float]:
-    """The figure of each run; none unless all have it."""
-    each = [held.estimate(name) for held in line.members or [line]]
-    known = [estimate.value for estimate in each if estimate is not None]
-    return known if len(known) == len(each) else []

@@ -72,10 +72,10 @@ def condition(text: str, option: str = "--where") -> Condition:
     return found
 
 
-def column(name: str, option: str) -> str:
+def column(name: str, option: str, columns: Sequence[str] = COLUMNS) -> str:
     """A column's name as written, or InputError with the nearest one."""
-    if name not in COLUMNS:
-        raise InputError(f"{option}: no column {name!r}{nearest(name, COLUMNS)}")
+    if name not in columns:
+        raise InputError(f"{option}: no column {name!r}{nearest(name, columns)}")
     return name
 
 
@@ -88,9 +88,9 @@ def chosen(lines: Iterable[Line], where: Sequence[str]) -> list[Line]:
     return found
 
 
-def sort(lines: Iterable[Line], by: str) -> list[Line]:
+def sort(lines: Iterable[Line], by: str, columns: Sequence[str] = COLUMNS) -> list[Line]:
     """Ascending, or descending with ``-`` before the name; what is not known comes last either way."""
-    name = column(by.removeprefix("-"), "--sort")
+    name = column(by.removeprefix("-"), "--sort", columns)
     known: list[tuple[Any, Line]] = []
     unknown: list[tuple[Any, Line]] = []
     for line in lines:

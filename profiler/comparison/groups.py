@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from msgspec.structs import replace
@@ -67,7 +68,7 @@ def _means(held: Sequence[dict[str, Estimate]]) -> tuple[dict[str, Estimate], li
     """The mean of each figure, and the names of those that one of the runs lacks: the group lacks them."""
     if len(held) == 1:
         return held[0], []
-    counts = Counter(name for each in held for name in each)
+    counts = Counter(chain.from_iterable(held))
     means = {
         name: replace(stats.over_repeats([each[name].value for each in held]), over=OVER)
         for name, count in counts.items()
@@ -78,12 +79,12 @@ def _means(held: Sequence[dict[str, Estimate]]) -> tuple[dict[str, Estimate], li
 
 def _fact(name: str, values: Sequence[Any]) -> Any:
     """What the runs agree on; else their sum, worst or mean where that means something, None elsewhere."""
-    known = list(dict.fromkeys(value for value in values if value is not None))
-    everywhere = None not in values
-    if not known or (everywhere and len(known) == 1 and name not in SUMMED):
-        return known[0] if known else None
     if name in SUMMED:
-        return sum(value for value in values if value is not None)
+        counted = [value for value in values if value is not None]
+        return sum(counted) if counted else None
+    if values.count(values[0]) == len(values):
+        return values[0]
+    known = list(dict.fromkeys(value for value in values if value is not None))
     if name in WORST:
         return max(known)
     if name in NOTES or name in LISTS:
@@ -91,5 +92,5 @@ def _fact(name: str, values: Sequence[Any]) -> Any:
         return mark.join(dict.fromkeys(word for text in known for word in text.split(mark)))
     if name == "shared_gpu":
         return True if True in known else None
-    is_figure = everywhere and all(isinstance(value, float) for value in values)
+    is_figure = all(isinstance(value, float) for value in values)
     return sum(values) / len(values) if is_figure else None

@@ -50,9 +50,16 @@ class Line:
         return [each.found.run for each in self.members] or [self.found.run]
 
     def estimate(self, name: str) -> Estimate | None:
+        return (self.costs if name in _HAS_COST else self.found).estimates.get(name)
+
+    def values(self, name: str) -> list[float]:
+        """The figure of each run; none unless all have it."""
+        members = self.members or [self]
         if name in _HAS_COST:
-            return self.costs.estimates.get(name)
-        return self.found.estimates.get(name)
+            held = [line.costs.estimates for line in members]
+        else:
+            held = [line.found.estimates for line in members]
+        return [each[name].value for each in held] if all(name in each for each in held) else []
 
     def value(self, column: str) -> Any:
         """One cell of the row."""

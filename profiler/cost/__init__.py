@@ -19,8 +19,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from profiler import prefill, stats
-from profiler.cost import basis, carbon, electricity, listed
+from profiler import stats
+from profiler.cost import basis, bought, carbon, electricity, kinds, listed
 from profiler.cost.basis import Hourly
 from profiler.cost.electricity import Energy
 from profiler.cost.listed import ListPrices
@@ -109,11 +109,11 @@ def _paid(found: Figures, prefill_s: Estimate | None, terms: Terms) -> Costs:
     used = electricity.energy(found, terms) if terms.basis == "electricity" else None
     if isinstance(used, Energy):
         bill = electricity.usd_per_m_output_tokens(used, terms)
-    kinds, notes = _kinds(found, rate, prefill_s, usd_per_m_s, terms)
+    apart, notes = _kinds(found, prefill_s, usd_per_m_s, terms)
     return Costs(
-        {"usd_per_m_output_tokens": bill} | kinds | _per_request(found, paid),
+        {"usd_per_m_output_tokens": bill} | apart | _per_request(found, paid),
         facts | _span(paid, bill.value),
-        notes,
+        (*basis.warnings(paid.price), *notes),
     )
 
 
@@ -121,7 +121,10 @@ def _span(paid: Hourly, usd_per_m: float) -> dict[str, Any]:
     """The same at the cheapest and at the dearest offer; a single one spans nothing."""
     ends = (paid.low_usd_per_hour, paid.high_usd_per_hour)
     low, high = (
-        None if end is None or ends[0] == ends[1] else usd_per_m * end / paid.usd_per_hour for end in ends
+        None
+        if end is None or ends[0] == ends[1]
+        else usd_per_m * paid.at(end).effective_usd_per_s / paid.effective_usd_per_s
+        for end in ends
     )
     return {"usd_per_m_output_tokens_cheapest": low, "usd_per_m_output_tokens_dearest": high}
 
@@ -134,27 +137,23 @@ def _per_request(found: Figures, paid: Hourly) -> dict[str, Estimate]:
 
 
 def _kinds(
-    found: Figures, output_rate: Estimate, prefill_s: Estimate | None, usd_per_m_s: float, terms: Terms
+    found: Figures, prefill_s: Estimate | None, usd_per_m_s: float, terms: Terms
 ) -> tuple[dict[str, Estimate], tuple[str, ...]]:
     """Input, output and blended price; absent when prefill is unknown or would exceed the whole bill."""
-    input_rate = found.estimates.get("input_tokens_per_s")
-    if prefill_s is None or input_rate is None:
+    if prefill_s is None:
         return {}, ()
-    left = 1 - input_rate.value * prefill_s.value
-    if left < 0 or (left == 0 and not prefill.answers_of_one(found)):
-        return {}, ()
-    usd_in, usd_out = prefill_s.value * usd_per_m_s, left / output_rate.value * usd_per_m_s
-    estimates = {
-        "usd_per_m_input_tokens": stats.scaled(prefill_s, usd_per_m_s),
-        "usd_per_m_output_tokens_apart": Estimate(usd_out, n=output_rate.n, over=output_rate.over),
+    parts = kinds.of_point(found, kinds.Source(prefill_s, "", is_mean=True))
+    prompt = parts.of(kinds.INPUT)
+    engine_s = {
+        "usd_per_m_input_tokens": prompt and prompt.engine_s,
+        "usd_per_m_output_tokens_apart": kinds.of_tokens(parts, {kinds.OUTPUT: 1.0}),
+        "usd_per_m_blended_tokens": kinds.blended(parts, terms.blend),
     }
-    cached = sum(terms.blend[2:])
-    if cached:
-        return estimates, ("blended price n/a: what a cached input token takes is not in these columns",)
-    blended = terms.blend[0] * usd_in + terms.blend[1] * usd_out
-    return estimates | {
-        "usd_per_m_blended_tokens": Estimate(blended, n=output_rate.n, over=output_rate.over)
-    }, ()
+    is_cached = sum(terms.blend[2:]) > 0
+    return (
+        {name: stats.scaled(each, usd_per_m_s) for name, each in engine_s.items() if each},
+        ("blended price n/a: what a cached input token takes is not in these columns",) * is_cached,
+    )
 
 
 # ------------------------------------------------------------------------------------ by the token
@@ -170,18 +169,14 @@ def _listed(found: Figures, terms: Terms) -> Costs:
     if outputs is None or inputs is None or outputs.value <= 0:
         values, facts = _list_prices(known, terms.blend[0], terms.blend[1], terms)
         return Costs(values, facts, ("the whole bill n/a: input and output tokens a second are not known",))
-    prompt = inputs.value / outputs.value
-    middle, low, high = known.ranked(prompt, 1)
-    values, facts = _list_prices(known, prompt, 1, terms)
-    values["usd_per_m_output_tokens"] = Estimate(middle.of(prompt, 1))
-    requests = found.estimates.get("requests_per_s")
-    if requests is not None and requests.value > 0:
-        per_s = middle.of(inputs.value, outputs.value) / 1e6
-        values["usd_per_request"] = Estimate(per_s / requests.value)
+    ranked = known.ranked(inputs.value, outputs.value)
+    values, facts = _list_prices(known, inputs.value, outputs.value, terms)
+    middle, low, high = (bought.per_m_output(found, offer) for offer in ranked)
+    of_request = bought.per_request(found, ranked[0])
+    whole = {"usd_per_m_output_tokens": middle and Estimate(middle), "usd_per_request": of_request}
     if len(known.offers) > 1:
-        facts["usd_per_m_output_tokens_cheapest"] = low.of(prompt, 1)
-        facts["usd_per_m_output_tokens_dearest"] = high.of(prompt, 1)
-    return Costs(values, facts, ())
+        facts |= {"usd_per_m_output_tokens_cheapest": low, "usd_per_m_output_tokens_dearest": high}
+    return Costs(values | {name: each for name, each in whole.items() if each}, facts, ())
 
 
 def _list_prices(
@@ -189,10 +184,8 @@ def _list_prices(
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
     """Of the provider that is the middle one for so many tokens."""
     middle = known.ranked(inputs, outputs)[0]
-    usd_cached = middle.input if middle.cached is None else middle.cached
-    parts = zip(terms.blend, (middle.input, middle.output, usd_cached), strict=False)
     return {
         "usd_per_m_input_tokens": Estimate(middle.input),
         "usd_per_m_output_tokens_apart": Estimate(middle.output),
-        "usd_per_m_blended_tokens": Estimate(sum(share * usd for share, usd in parts)),
+        "usd_per_m_blended_tokens": Estimate(bought.blended(middle, terms.blend)),
     }, {"price_basis": listed.lines(known, inputs, outputs)[0], "price_date": middle.date}

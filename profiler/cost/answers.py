@@ -25,6 +25,7 @@ from profiler.store import RunResult
 from profiler.windows import WindowView
 
 ALL = "all requests"
+LEAST_SHARE = 1e-9  # of tasks solved: nobody ran a billion
 LENGTHS = ("input_tokens_mean", "output_tokens_mean")
 REQUEST_COLUMNS = (
     *(*WHICH, "requests", "n", *LENGTHS),
@@ -163,9 +164,9 @@ def _solved(usd: Estimate | None, score: Score, note: str | None) -> Row:
     known: dict[str, Any] = {"score_date": score.date, "score_source": score.source, "solved_note": note}
     if accuracy is None:
         known["solved_note"] = f"{score.benchmark} is no share of solved tasks but {score.unit}"
-    elif accuracy.value == 0:
+    elif accuracy.value < LEAST_SHARE:
         known["solved_note"] = "no task was solved"
-    each = stats.ratio_of(usd, accuracy) if usd and accuracy and accuracy.value > 0 else None
+    each = stats.ratio_of(usd, accuracy) if usd and accuracy and accuracy.value >= LEAST_SHARE else None
     return known | ends("accuracy_frac", accuracy) | ends("usd_per_solved_task", each)
 
 

@@ -152,11 +152,18 @@ def slo_text(choice: Choice) -> str:
 def _notes(paid: Paid) -> Iterator[str]:
     choice = paid.choice
     if choice.closest is not None:
-        why = "; ".join(choice.closest.reasons) or choice.closest.verdict
-        yield f"no measured load keeps the promise; nearest is {choice.closest.words}: {why}"
+        yield none_kept(choice)
     yield from choice.notes
     if choice.best and paid.usd_per_m is None:
         yield from paid.costs.notes
+
+
+def none_kept(choice: Choice) -> str:
+    """That no load keeps the promise, and which is the nearest."""
+    if choice.closest is None:
+        return "no load was measured"
+    why = "; ".join(choice.closest.reasons) or choice.closest.verdict
+    return f"no measured load keeps the promise; nearest is {choice.closest.words}: {why}"
 
 
 def best_of_each(question: Question) -> list[Paid]:

@@ -9,16 +9,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from profiler import prices
 from profiler.cost import electricity, owned
 from profiler.cost.terms import Terms
+from profiler.errors import InputError
 from profiler.figures import Figures
 from profiler.prices import Missing
 from profiler.schema import Price
 
 KINDS = {"rented": "on_demand", "spot": "spot", "reserved": "reserved"}
 NO_COUNT = "the number of GPUs is not known"
+# What an hour of work can come to, USD: beyond that a price or a share was mistyped, and figures made from it
+# overflow.
+LEAST_USD_PER_HOUR, MOST_USD_PER_HOUR = 1e-12, 1e12
 
 
 class Hourly(Struct, frozen=True, kw_only=True):
@@ -46,9 +51,27 @@ class Hourly(Struct, frozen=True, kw_only=True):
     def effective_usd_per_s(self) -> float:
         return self.effective_usd_per_hour / 3600
 
+    def at(self, usd_per_hour: float) -> Hourly:
+        """At another offer, which costs as much more or less while the engine waits."""
+        more = usd_per_hour - self.usd_per_hour
+        return replace(self, usd_per_hour=usd_per_hour, idle_usd_per_hour=self.idle_usd_per_hour + more)
+
 
 def hourly(found: Figures, terms: Terms) -> Hourly | Missing:
-    """On the basis that the terms name.  Raises InputError for a price sheet that is wrong."""
+    """On the basis that the terms name.  Raises InputError for a price sheet that is wrong and for terms that
+    come to no amount anybody pays."""
+    hour = _hour(found, terms)
+    if isinstance(hour, Hourly):
+        usd = hour.effective_usd_per_hour
+        if not LEAST_USD_PER_HOUR <= usd <= MOST_USD_PER_HOUR:
+            raise InputError(
+                f"an hour of work comes to {usd:.3g} USD ({terms.basis}, {terms.paid_share:.3g} of the paid "
+                "time works): a price, a power or a share is not what was meant"
+            )
+    return hour
+
+
+def _hour(found: Figures, terms: Terms) -> Hourly | Missing:
     if terms.basis in KINDS:
         return _rented(found, terms)
     if terms.basis == "owned":
@@ -94,7 +117,12 @@ def _price(found: Figures, terms: Terms) -> Price | Missing:
 def _price_lines(price: Price, terms: Terms) -> list[str]:
     """What the price is, whose word it is, and what speaks against it."""
     line = f"{terms.basis}: {price.usd_per_hour:.4g} USD {words(price)}"
-    return [each for each in (line, price.doubt, prices.age_note(price)) if each]
+    return [line, *warnings(price)]
+
+
+def warnings(price: Price) -> tuple[str, ...]:
+    """What speaks against a price: what makes it improbable, and its age."""
+    return tuple(each for each in (price.doubt, prices.age_note(price)) if each)
 
 
 def words(price: Price) -> str:

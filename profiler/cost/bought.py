@@ -36,6 +36,14 @@ def of_tokens(found: Figures, offer: TokenPrice, inputs: float, outputs: float) 
     return Estimate((inputs * of_input + outputs * each[kinds.OUTPUT]) / 1e6)
 
 
+def per_m_output(found: Figures, offer: TokenPrice) -> float | None:
+    """USD for all tokens of this load over 10⁶ of its output tokens."""
+    each = rates(found)
+    if each is None:
+        return None
+    return sum(rate.value * prices(offer)[kind] for kind, rate in each.items()) / each[kinds.OUTPUT].value
+
+
 def per_request(found: Figures, offer: TokenPrice) -> Estimate | None:
     means = [found.estimates.get(f"{kind}_tokens_mean") for kind in ("input", "output")]
     known = [each.value for each in means if each is not None]

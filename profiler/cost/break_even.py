@@ -20,15 +20,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from msgspec.structs import replace
-
 from profiler import catalog
 from profiler.catalog import ApiOffer
 from profiler.cost import at_slo, basis
 from profiler.cost.invoice import ends
 from profiler.cost.question import Question
 from profiler.cost.terms import Terms
-from profiler.errors import InputError, nearest
 from profiler.figures import Figures
 from profiler.prices import Missing
 from profiler.schema import Estimate
@@ -127,12 +124,8 @@ def usd_per_hour(offer: ApiOffer, input_per_s: float, output_per_s: float, cache
 
 
 def offers(model: str, terms: Terms, named: str | None) -> Sequence[ApiOffer]:
-    """Providers of the run's model, or of the one ``named``; raises InputError when nobody sells that."""
-    found = catalog.api_offers(named or model, terms.rates, sheet=terms.api_prices)
-    if named and not found:
-        known = {each.model for each in catalog.api_prices()}
-        raise InputError(f"--api {named}: no provider in the price list sells it{nearest(named, known)}")
-    return found
+    """Providers of the run's model, or of the one ``named``."""
+    return catalog.api_offers(named or model, terms.rates, sheet=terms.api_prices)
 
 
 def rows(question: Question) -> list[Row]:
@@ -203,7 +196,7 @@ def _row(found: Figures, hour: basis.Hourly, offer: ApiOffer, api: Estimate, que
     month = _month(hour, api.value, 3600 * (taken + given), terms)
     first, settled = month.first(), month.settled()
     offered = [
-        None if end is None else share_at(_priced(hour, end), api.value)
+        None if end is None else share_at(hour.at(end), api.value)
         for end in (hour.low_usd_per_hour, hour.high_usd_per_hour)
     ]
     return dict.fromkeys(COLUMNS) | {
@@ -235,12 +228,6 @@ def _row(found: Figures, hour: basis.Hourly, offer: ApiOffer, api: Estimate, que
         "source": offer.source,
         "run": found.facts["run"],
     }
-
-
-def _priced(hour: basis.Hourly, usd_per_hour: float) -> basis.Hourly:
-    """At another offer: an hour of work costs no more beyond one of waiting."""
-    more = usd_per_hour - hour.usd_per_hour
-    return replace(hour, usd_per_hour=usd_per_hour, idle_usd_per_hour=hour.idle_usd_per_hour + more)
 
 
 def _month(hour: basis.Hourly, api_usd_per_hour: float, tokens_per_hour: float, terms: Terms) -> Month:

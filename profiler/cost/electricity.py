@@ -7,6 +7,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from profiler import consumption, stats
+from profiler.cost import kinds
 from profiler.cost.terms import Terms
 from profiler.figures import Figures
 from profiler.prices import Missing
@@ -64,7 +65,8 @@ def energy(found: Figures, terms: Terms) -> Energy | Missing:
         notes.append("energy of the idle time is left out: idle power was not measured")
         boundary += ", idle time left out"
     elif waits > 0 and idle is not None:
-        each = _plus(measured, idle.value * waits / rate.value)
+        waiting = stats.ratio_of(idle, rate) if idle.low is not None else stats.inverted(rate, idle.value)
+        each = kinds.combined([(1.0, measured), (waits, waiting)])
         notes += ["energy of the idle time is that of the boards only"] if host and found.gpu else []
     return Energy(
         j_per_output_token=stats.scaled(each, pue or 1.0),
@@ -79,8 +81,3 @@ def energy(found: Figures, terms: Terms) -> Energy | Missing:
 def usd_per_m_output_tokens(used: Energy, terms: Terms) -> Estimate:
     """The electricity bill over the output tokens."""
     return stats.scaled(used.kwh_per_m_output_tokens, terms.tariff_usd_per_kwh)
-
-
-def _plus(estimate: Estimate, more: float) -> Estimate:
-    low, high = (None if end is None else end + more for end in (estimate.low, estimate.high))
-    return Estimate(estimate.value + more, low, high, estimate.n, estimate.over)

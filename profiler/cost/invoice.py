@@ -87,14 +87,15 @@ def kind_rows(question: Question) -> list[Row]:
     return [
         row
         for found, parts, hour in question.priced
-        for row in _kind_rows(found, parts, hour, question)
+        for row in of_load(found, parts, hour, question)
         if parts.kinds
     ]
 
 
-def _kind_rows(
+def of_load(
     found: Figures, parts: Kinds, hour: Hourly | TokenPrice | Missing, question: Question
 ) -> Iterator[Row]:
+    """Engine time, then USD where there is a price; of list prices USD alone."""
     blend = question.terms.blend
     shared = which(found) | paid(hour, question.terms.basis) | notes(parts)
     shared |= {"idle_frac": parts.idle_frac, "blend": ":".join(f"{share:.4g}" for share in blend)}
@@ -114,11 +115,9 @@ def _bought_per_m(found: Figures, offer: TokenPrice, blend: tuple[float, ...]) -
     for kind, name in FIGURES.items():
         is_there = rates is None or kind in rates
         row |= ends(name, Estimate(bought.prices(offer)[kind]) if is_there else None)
+    whole = bought.per_m_output(found, offer)
     row |= ends(BLENDED, Estimate(bought.blended(offer, blend)))
-    if rates is None:
-        return row | ends(WHOLE, None)
-    bill = sum(rate.value * bought.prices(offer)[kind] for kind, rate in rates.items())
-    return row | ends(WHOLE, Estimate(bill / rates[kinds.OUTPUT].value))
+    return row | ends(WHOLE, None if whole is None else Estimate(whole))
 
 
 def notes(parts: Kinds) -> Row:

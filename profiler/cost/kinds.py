@@ -76,14 +76,21 @@ class Source(NamedTuple):
     is_mean: bool = False
 
 
-def of_points(measured: Sequence[Figures], regression: Regression | None = None) -> list[Kinds]:
-    """The kinds of every load point, in their order; ``regression`` is asked where prefill stands alone in no
-    run: its input_s, or why there is none."""
+def of_points(
+    measured: Sequence[Figures],
+    regression: Regression | None = None,
+    wanted: Sequence[Figures] | None = None,
+) -> list[Kinds]:
+    """The kinds of every load point, or of those ``wanted``, in their order; ``regression`` is asked where
+    prefill stands alone in no run: its input_s, or why there is none."""
     groups: dict[str, list[Figures]] = {}
     for each in measured:
         groups.setdefault(each.alike, []).append(each)
     cached = {key: cached_s(points) for key, points in groups.items()}
-    return [_of(each, groups[each.alike], cached[each.alike], regression) for each in measured]
+    return [
+        _of(each, groups[each.alike], cached[each.alike], regression)
+        for each in (measured if wanted is None else wanted)
+    ]
 
 
 def _of(
@@ -233,19 +240,23 @@ def of_tokens(kinds: Kinds, amounts: Mapping[str, float]) -> Estimate | None:
 
 
 def combined(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
-    """Σ factor · x of independent figures that cannot be negative, the distances to their ends added in
-    quadrature (recovery of variance from limits: Zou & Donner, Statistics in Medicine 27, 2008); no interval
-    where one of them has none."""
+    """Σ factor · x of times on one machine, which cannot be negative; no interval where one has none.
+
+    A slow day lengthens all of them, so their correlation is anywhere from 0 to 1.  The distances to the ends
+    are taken for the worst of it: terms of one sign add up, the two signs stand in quadrature (recovery of
+    variance from limits: Zou & Donner, Statistics in Medicine 27, 2008).
+    """
     value = sum(factor * each.value for factor, each in parts)
     n, over = min(each.n for _, each in parts), parts[0][1].over
-    down, up = 0.0, 0.0
+    down, up = [0.0, 0.0], [0.0, 0.0]
     for factor, each in parts:
         if each.low is None or each.high is None:
             return Estimate(value, n=n, over=over)
-        ends = (factor * (each.value - each.low), factor * (each.high - each.value))
-        below, above = ends if factor >= 0 else (ends[1], ends[0])
-        down, up = math.hypot(down, below), math.hypot(up, above)
-    return Estimate(value, max(0.0, value - down), value + up, n, over)
+        below, above = abs(factor) * (each.value - each.low), abs(factor) * (each.high - each.value)
+        sign = factor < 0
+        down[sign] += above if sign else below
+        up[sign] += below if sign else above
+    return Estimate(value, max(0.0, value - math.hypot(*down)), value + math.hypot(*up), n, over)
 
 
 # ------------------------------------------------------------------------------------- cached input

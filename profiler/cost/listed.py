@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from profiler import catalog
 from profiler.cost.terms import Terms
+from profiler.errors import InputError, nearest
 from profiler.prices import Missing
 
 
@@ -61,6 +62,13 @@ def _prices(model: str, rates: tuple[tuple[str, float], ...], sheet: str | None)
             " give a sheet of yours: --terms api_prices=FILE"
         )
     return ListPrices(offers)
+
+
+def named(model: str, terms: Terms) -> None:
+    """Raises InputError for a model that no price list has, the user's own or the catalog's."""
+    if isinstance(prices(model, terms), Missing):
+        known = {each.model for each in catalog.api_prices()}
+        raise InputError(f"--api {model}: no provider in the price list sells it{nearest(model, known)}")
 
 
 def lines(found: ListPrices, inputs: float, outputs: float) -> tuple[str, ...]:

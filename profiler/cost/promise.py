@@ -168,7 +168,6 @@ def _standing(
     every = [view for each in steady for view in each]
     judged = slo.judge(every, limits)
     verdict = verdict_of(level)
-    rate, share = found.estimates.get("output_tokens_per_s"), _good_token_frac(every, limits)
     return Standing(
         found=found,
         load=level.load,
@@ -177,7 +176,7 @@ def _standing(
         reasons=_reasons(level, judged) if verdict != "met" else (),
         excess=_excess(judged),
         good_requests_per_s=_goodput(steady, limits) if limits else None,
-        good_output_tokens_per_s=stats.scaled(rate, share) if limits and rate and share else None,
+        good_output_tokens_per_s=_good_tokens_per_s(found, every, limits) if limits else None,
     )
 
 
@@ -223,14 +222,25 @@ def _goodput(by_run: Iterable[Sequence[WindowView]], limits: Sequence[Limit]) ->
     return over_runs(known) if known else None
 
 
-def _good_token_frac(views: Iterable[WindowView], limits: Sequence[Limit]) -> float | None:
-    """Of the output tokens of requests due in the windows, those of requests that kept every limit."""
-    good = every = 0
-    for view in views:
-        tokens = view["output_tokens"].clip(min=0)
-        good += int(tokens[slo.good(view, limits)].sum())
-        every += int(tokens[view.inside & ~view.has_outcome("cancelled")].sum())
-    return good / every if every else None
+def _good_tokens_per_s(
+    found: Figures, views: Iterable[WindowView], limits: Sequence[Limit]
+) -> Estimate | None:
+    """The rate times the share of good tokens, which is uncertain too unless it is all of them; of a single
+    window how far is not known."""
+    rate = found.estimates.get("output_tokens_per_s")
+    shares = [share for view in views if (share := _good_token_frac(view, limits)) is not None]
+    if rate is None or not any(shares):
+        return None
+    if min(shares) == 1:
+        return rate
+    return stats.ratio_of(rate, stats.inverted(stats.over_repeats(shares), 1.0))
+
+
+def _good_token_frac(view: WindowView, limits: Sequence[Limit]) -> float | None:
+    """Of the output tokens of requests due in a window, those of requests that kept every limit."""
+    tokens = view["output_tokens"].clip(min=0)
+    every = int(tokens[view.inside & ~view.has_outcome("cancelled")].sum())
+    return int(tokens[slo.good(view, limits)].sum()) / every if every else None
 
 
 def by_figures(found: Figures, load: float, runs: int, limits: tuple[Limit, ...]) -> Standing:

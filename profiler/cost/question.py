@@ -43,6 +43,11 @@ class Question(Struct, frozen=True, kw_only=True, dict=True):
         """Of each of ``figures``, in their order."""
         return kinds.of_points(self.figures, self._regression)
 
+    def kinds_of(self, chosen: Sequence[Figures]) -> list[Kinds]:
+        """Of loads of ``choices``, each over all runs that held it."""
+        loads = [each.found for choice in self.choices for each in choice.standings]
+        return kinds.of_points(loads, self._regression, chosen)
+
     @cached_property
     def _regressions(self) -> Mapping[tuple[str, LoadPoint], tuple[Estimate | None, str | None]]:
         return split.regressions(self.runs)
@@ -57,10 +62,13 @@ class Question(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def priced(self) -> Iterator[tuple[Figures, Kinds, Hourly | TokenPrice | Missing]]:
-        """Each load point, its kinds, and what an hour of its engine, or of basis ``api`` a token, costs."""
+        """Each load point, its kinds and its ``price``."""
         for found, parts in zip(self.figures, self.kinds, strict=True):
-            bought = self.terms.basis == "api"
-            yield found, parts, self.offer(found) if bought else basis.hourly(found, self.terms)
+            yield found, parts, self.price(found)
+
+    def price(self, found: Figures) -> Hourly | TokenPrice | Missing:
+        """What an hour of the engine, or of basis ``api`` a token, costs."""
+        return self.offer(found) if self.terms.basis == "api" else basis.hourly(found, self.terms)
 
     @cached_property
     def _hours(self) -> Mapping[tuple[str, LoadPoint], Hourly | Missing]:
@@ -91,7 +99,10 @@ def asked(
     scores: Sequence[Score] = (),
     measured: Sequence[Figures] | None = None,
 ) -> Question:
-    """The question with what was ``measured`` of the runs, made from their tables where it is not at hand."""
+    """The question with what was ``measured`` of the runs, made from their tables where it is not at hand.
+    Raises InputError for an ``api`` that nobody lists."""
+    if api is not None:
+        listed.named(api, terms)
     measured = figures.of_runs(runs) if measured is None else measured
     return Question(
         runs=runs,

@@ -7,6 +7,7 @@ them.  Nothing is measured here.
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ BASES: tuple[str, ...] = get_args(Basis)
 Share = Annotated[float, Meta(gt=0, le=1)]
 Part = Annotated[float, Meta(ge=0, lt=1)]
 DEFAULT = "default"
+MOST = 1e18  # of anything: beyond it sums lose their parts, and beyond 1e308 everything
 
 
 class Owned(Settings, frozen=True, kw_only=True):
@@ -128,7 +130,7 @@ def read(given: Sequence[str] = (), **options: Any) -> Terms:
 def _layer(word: str) -> tuple[str, Path, dict[str, Any]]:
     """What one ``--terms`` word says: its name in messages, where its relative paths begin, its tables."""
     key, equals, text = (part.strip() for part in word.partition("="))
-    if equals and not Path(word).is_file():
+    if equals and not os.path.isfile(word):
         if not all(key.split(".")):
             raise InputError(f"--terms {word}: expected key=value, such as owned.life_years=5")
         layer: dict[str, Any] = {}
@@ -145,7 +147,7 @@ def _layer(word: str) -> tuple[str, Path, dict[str, Any]]:
         raise InputError(f"--terms {word}: neither key=value nor a TOML file that exists") from None
     except OSError as error:
         raise InputError(f"--terms {word}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a name that no file has
         raise InputError(f"--terms {word}: not valid TOML: {error}") from None
 
 
@@ -153,7 +155,7 @@ def _value(text: str) -> Any:
     """A TOML value, else the text itself."""
     try:
         parsed = tomllib.loads(f"x = {text}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # no TOML, or a number of more digits than are read
         return text
     return parsed["x"] if set(parsed) == {"x"} else text
 
@@ -176,8 +178,10 @@ def _lay(
                 raise InputError(f"{source}: {name}: expected a table, got {value!r}")
             _lay(tree.setdefault(key, {}), said, value, source, f"{name}.")
         else:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{_where(source, name)}: expected a finite number, got {value}")
+            if isinstance(value, int | float) and not abs(value) < MOST:
+                raise InputError(
+                    f"{_where(source, name)}: expected a finite number below {MOST:g}, got {value}"
+                )
             tree[key] = value
             said[name] = source
 
@@ -222,7 +226,7 @@ def _blend(given: Any, where: str, _base: Path) -> dict[str, Any]:
         parts = [float(part) for part in re.split("[:/,]", text.strip("[ ]"))]
     except ValueError:
         parts = []
-    if not 2 <= len(parts) <= 3 or not all(0 <= part < math.inf for part in parts) or sum(parts) == 0:
+    if not 2 <= len(parts) <= 3 or not all(part >= 0 for part in parts) or not 0 < sum(parts) < math.inf:
         raise InputError(
             f"{where} {text}: expected input:output or input:output:cached, such as 3:1 or 0.75/0.25"
         )
@@ -239,7 +243,7 @@ def _price(given: Any, where: str, base: Path) -> dict[str, Any]:
         usd = float(str(given))
     except ValueError:
         path = base / Path(str(given)).expanduser()
-        if path.is_file():
+        if os.path.isfile(path):
             return {"price": str(path)}
         raise InputError(
             f"{where} {given}: neither a number (USD per hour) nor a price sheet that exists"
@@ -251,7 +255,7 @@ def _price(given: Any, where: str, base: Path) -> dict[str, Any]:
 
 def _api_prices(given: Any, where: str, base: Path) -> dict[str, Any]:
     path = base / Path(str(given)).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{where} {given}: no such sheet of token prices")
     return {"api_prices": str(path)}
 

@@ -8,6 +8,7 @@ not that; their utilisation is a number that the user gives.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def read(given: Any, where: str, base: Path) -> tuple[float, tuple[float, ...]]:
             raise InputError(f"{where} {given}: expected {EXPECTED}")
         return number, ()
     path = base / Path(str(given)).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{where} {given}: no such file; expected {EXPECTED}")
     return of_profile(weights := _from_csv(path), str(given)), weights
 
@@ -46,7 +47,7 @@ def of_profile(weights: Sequence[Any], where: str) -> float:
             raise InputError(f"{where}: hour {hour}: a weight is a number ≥ 0, got {weight!r}")
     if max(weights) == 0:
         raise InputError(f"{where}: all {HOURS} weights are 0: nothing is served")
-    return min(1.0, float(sum(weights) / HOURS / max(weights)))
+    return min(1.0, float(sum(weight / max(weights) for weight in weights)) / HOURS)
 
 
 def _number(given: Any) -> float | None:

@@ -77,7 +77,7 @@ def server_config(settings: EngineSettings, model: Model) -> ServerConfig:
         raise InputError(
             f"engine transformers needs {' and '.join(missing)}: pip install 'moe-profiler[transformers]'"
         )
-    if model.weights == "remote" or model.weights == "unknown":
+    if model.weights == "remote" or model.weights == "unknown":  # noqa: PLR1714  mypy narrows by ==
         raise InputError(f"engine transformers has no weights for {model.name!r}: use --engine endpoint")
     if model.weights == "random" and model.config is None:
         raise InputError(f"random weights of {model.name!r} need its config: give a folder or a catalog name")

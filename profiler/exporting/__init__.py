@@ -3,6 +3,7 @@ comparison does not have."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def export(
             raise InputError(f"{option} {word}: no such thing{nearest(word, known)}")
     if what != "table" and form not in files.WRITERS:
         raise InputError(f"--what {what}: raw records go to {', '.join(files.WRITERS)}, not to {form}")
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out} is there already: name another path, or remove it")
     if not out.resolve().parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")

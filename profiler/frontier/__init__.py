@@ -6,6 +6,7 @@ share inside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -86,6 +87,8 @@ def pairs(found: Sequence[Candidate], margin: float | None) -> list[Row]:
 
     Raises InputError for a margin that is none, or where the benchmark has no usual one and none is given.
     """
+    if margin is not None and not 0 < margin < math.inf:
+        raise InputError(f"--margin {margin:g}: expected a positive number in the benchmark's unit")
     held = []
     for group in _scenarios(found):
         scored = [(each.score, each) for each in group if each.score]

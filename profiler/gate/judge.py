@@ -29,8 +29,9 @@ WORDS = {"starts": "engine starts", "repeats": "repeats"}
 
 def cells(pairs: Sequence[Pair], limits: Limits) -> list[Cell]:
     """Every metric of every pair, judged as one family."""
+    most = len(pairs) * len(limits.of)
     found = [
-        _failures(pair, limit) if metric == FAILURES else _cell(pair, metric, limit)
+        _failures(pair, limit) if metric == FAILURES else _cell(pair, metric, limit, most)
         for pair in pairs
         for metric, limit in limits.of.items()
         if metric == FAILURES or _is_asked(pair, metric, limits.named)
@@ -47,7 +48,7 @@ def _is_asked(pair: Pair, metric: str, named: bool) -> bool:
     return named or metric in pair.base.values
 
 
-def _cell(pair: Pair, metric: str, limit: float) -> Cell:
+def _cell(pair: Pair, metric: str, limit: float, family: int) -> Cell:
     """Not yet judged where it has a p-value, else undecided (or unchanged)."""
     new, base = pair.new.values.get(metric, []), pair.base.values.get(metric, [])
     cell = Cell(
@@ -70,7 +71,7 @@ def _cell(pair: Pair, metric: str, limit: float) -> Cell:
     if len({*new, *base}) == 1:
         alike = Estimate(1.0, 1.0, 1.0, min(len(new), len(base)), pair.replica)
         return _settled(msgspec.structs.replace(cell, change=alike), "pass", "the same in every replica")
-    return _tested(cell, new, base)
+    return _tested(cell, new, base, family)
 
 
 def _doubt(pair: Pair, metric: str) -> str | None:
@@ -83,7 +84,7 @@ def _doubt(pair: Pair, metric: str) -> str | None:
     return None
 
 
-def _tested(cell: Cell, new: Sequence[float], base: Sequence[float]) -> Cell:
+def _tested(cell: Cell, new: Sequence[float], base: Sequence[float], family: int) -> Cell:
     found = log_ratio(new, base)
     if found is None and min(*new, *base) <= 0:
         return msgspec.structs.replace(cell, why="a value of 0 has no ratio; name a mean or another quantile")
@@ -96,7 +97,7 @@ def _tested(cell: Cell, new: Sequence[float], base: Sequence[float]) -> Cell:
     worse, limit = (
         (found.inverse, 1 / (1 - cell.limit_frac)) if _sinks(cell) else (found, 1 + cell.limit_frac)
     )
-    needed = _needed(cell, found)
+    needed = _needed(cell, found, family)
     why = f"about {needed} {WORDS[cell.replica]} a side would decide" if needed else AT_THE_LIMIT
     p = worse.p_beyond(limit)
     return msgspec.structs.replace(cell, change=change, p=p, why=why, needed=needed)
@@ -117,11 +118,16 @@ def _bound(cell: Cell) -> float:
     return 1 - cell.limit_frac if _sinks(cell) else 1 + cell.limit_frac
 
 
-def _needed(cell: Cell, found: LogRatio) -> int | None:
-    """How many replicas a side would decide, if the true change is the one seen; None: no sensible number."""
-    distance = abs(found.mean - math.log(_bound(cell)))
+def _needed(cell: Cell, found: LogRatio, family: int) -> int | None:
+    """How many replicas a side would decide, if the true change is the one seen; None: no sensible number.
+
+    Failing takes a share of ALPHA (Holm's first step among ``family`` cells), passing one end of an interval.
+    """
+    beyond = found.mean - math.log(_bound(cell))
+    fails = beyond < 0 if _sinks(cell) else beyond > 0
+    distance, alpha = abs(beyond), ALPHA / family if fails else ALPHA / 2
     spread = found.error / math.sqrt(1 / cell.n_new + 1 / cell.n_base)
-    n = stats.runs_needed(spread, distance, ALPHA / 2) if distance > 0 else FEASIBLE + 1
+    n = stats.runs_needed(spread, distance, alpha) if distance > 0 else FEASIBLE + 1
     return max(n, cell.n_new + 1, cell.n_base + 1) if n <= FEASIBLE else None
 
 
@@ -136,7 +142,9 @@ def _decided(cell: Cell, family: int) -> Cell:
         return _settled(cell, "pass", "the whole interval keeps the limit")
     if cell.p is not None and cell.p <= ALPHA:
         among = f" among {family} cells" if family > 1 else ""
-        return _settled(cell, "fail", f"worse by more than {cell.limit_frac:.3g}: p = {cell.p:.2g}{among}")
+        return _settled(
+            cell, "fail", f"worse by more than {cell.limit_frac * 100:.3g}%, p = {cell.p:.2g}{among}"
+        )
     return cell
 
 
@@ -162,9 +170,7 @@ def _failures(pair: Pair, limit: float) -> Cell:
     )
     if new is None or base is None:
         return cell
-    if (
-        not pair.new.failed + pair.base.failed
-    ):  # no data with these totals could reject: no part of the family
+    if pair.new.failed == pair.base.failed == 0:  # nothing could be rejected: no part of the family
         return _failures_decided(cell)
     p = stats.p_more_hits(pair.new.failed, pair.new.requests, pair.base.failed, pair.base.requests)
     return msgspec.structs.replace(cell, p=p)

@@ -29,8 +29,8 @@ class Subject(Struct, frozen=True, order=True, kw_only=True):
 
 
 class Side(Struct, frozen=True, kw_only=True):
-    """One side's figures of one subject: ``values[metric]`` holds one a replica.  ``doubts[metric]``: why
-    it is not to be judged by (the client was the limit)."""
+    """One side's figures of one subject: ``values[metric]`` holds one a replica that has it.
+    ``doubts[metric]``: why it is not to be judged by (the client was the limit)."""
 
     values: dict[str, list[float]]
     requests: int = 0

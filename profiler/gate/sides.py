@@ -94,13 +94,15 @@ def _by_load(replicas: Sequence[RunResult], price: str | None) -> dict[Point, li
 
 
 def _side(rows: Sequence[Row]) -> Side:
-    """A metric counts where every replica has it: half a side is another side."""
-    values = {
-        name: [row[name] for row in rows]
-        for name in comparison.ESTIMATES
-        if all(row[name] is not None for row in rows)
-    }
+    """A metric is judged where every replica has it: half a side is another side."""
+    values: dict[str, list[float]] = {}
     doubts: dict[str, str] = {}
+    for name in comparison.ESTIMATES:
+        known = [row[name] for row in rows if row[name] is not None]
+        if known:
+            values[name] = known
+        if 0 < len(known) < len(rows):
+            doubts[name] = f"n/a in {len(rows) - len(known)} of {len(rows)} replicas"
     for row in rows:
         if row["shared_gpu"]:
             doubts |= dict.fromkeys(consumption.ESTIMATES, "others used the GPUs")

@@ -13,6 +13,7 @@ from types import ModuleType
 from profiler.errors import InputError, nearest
 from profiler.importing import aiperf, content, folder, guidellm, table, vllm_bench
 from profiler.importing.folder import Given, Written
+from profiler.importing.requests import DamagedError
 
 __all__ = ["TOOLS", "Given", "Written", "run_folders"]
 
@@ -38,6 +39,9 @@ def run_folders(path: Path, out: Path, given: Given, tool: str | None = None) ->
         raise InputError(
             f"{path}: not {'of ' + tool if tool else 'a format that is known here'}; {content.EXPECTED}"
         )
-    runs = [folder.prepare(read, found, given, part) for part, found in enumerate(module.found(read))]
+    try:
+        runs = [folder.prepare(read, found, given, part) for part, found in enumerate(module.found(read))]
+    except DamagedError as damage:
+        raise InputError(f"{path}: {damage}: damaged") from None
     there = [folder.earlier(out, run) for run in runs]
     return [old or folder.write(out, run) for old, run in zip(there, runs, strict=True)]

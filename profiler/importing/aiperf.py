@@ -2,9 +2,9 @@
 
 Fields as 0.13.0 writes them.  Given one of the three, those beside it are read too: requests from the lines,
 model and load from the JSON.  Its "inter-chunk latency" is our ITL but for the zero gaps of a chunk of
-several tokens, its "inter-token latency" our TPOT; its TTFT counts from sending, ours from when the schedule
-gave the request out (``credit_issued_ns``).  Prompts are counted by the server's usage where it tells, else
-by AIPerf's tokenizer.
+several tokens, its "inter-token latency" our TPOT; its TTFT counts from sending, ours of an open loop from
+when the schedule gave the request out (``credit_issued_ns``).  Prompts are counted by the server's usage
+where it tells, else by AIPerf's tokenizer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from profiler.errors import InputError
@@ -23,7 +24,7 @@ from profiler.importing.requests import Told
 from profiler.schema import Estimate, LoadPoint
 
 NAME = "AIPerf"
-LINES, SUMMARY, TABLE = "profile_export.jsonl", "profile_export_aiperf.json", "profile_export_aiperf.csv"
+LINES, SUMMARY = "profile_export.jsonl", "profile_export_aiperf.json"
 # Its metric → ours, and what its unit takes to ours.
 METRICS = {
     "time_to_first_token": ("ttft_s", 1e3),
@@ -40,6 +41,9 @@ RATES = {
 COUNTS = {"input_sequence_length": "input_tokens_mean", "output_sequence_length": "output_tokens_mean"}
 # GPU telemetry, by vendor: energy in mJ a token.
 ENERGY, POWER = "_energy_per_output_token", "_total_gpu_power"
+# Below this share of the rate that was asked for, a cap on requests in flight was the load: AIPerf's schedule
+# gives no request out before there is a place.
+HELD_BACK_FRAC = 0.8
 STATISTICS = {"avg": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
 # The table's names of the metrics.
 HEADERS = {
@@ -88,11 +92,14 @@ def found(content: Content) -> Iterator[Found]:
     if not summary and table is not None:
         summary = _of_table(table)
     lines: Sequence[Json] = next((part.values for part in parts if _is_lines(part)), ())
-    records = requests.records(list(_requests(reader, lines)))
     models = reader.list(summary, "input_config", "models", "items") or [{}]
     if len(models) != 1:
         raise InputError(f"{content.path}: several models under one load: their figures cannot be told apart")
     point, notes = _point(reader, summary, lines)
+    told = list(_requests(reader, lines, point.mode == "open"))
+    if not requests.streamed(told):
+        told, notes = [], (*notes, requests.NOT_STREAMED)
+    records = requests.records(told)
     failed = reader.count(summary, "error_request_count", "avg")
     ok = reader.count(summary, "request_count", "avg")
     started = [reader.number(line, "metadata", "request_start_ns") for line in lines]
@@ -118,8 +125,12 @@ def found(content: Content) -> Iterator[Found]:
 
 
 def _beside(content: Content) -> list[Content]:
-    """The file and its companions, in the same order whichever was given."""
-    near = [content.path.with_name(name) for name in (LINES, SUMMARY)]
+    """The file and its companions, in the same order whichever was given; ``--profile-export-prefix`` calls
+    them all alike."""
+    stem = content.path.stem
+    usual = stem in (Path(LINES).stem, Path(SUMMARY).stem)
+    names = (LINES, SUMMARY) if usual else (f"{stem}.jsonl", f"{stem}.json")
+    near = [content.path.with_name(name) for name in names]
     others = [contents.read(path) for path in near if path.is_file() and path.name != content.path.name]
     parts = [content, *(each for each in others if claims(each))]
     if any(_is_summary(part) for part in parts):
@@ -136,22 +147,34 @@ def _point(reader: Reader, summary: Json, lines: Sequence[Json]) -> tuple[LoadPo
     phases = reader.list(summary, "input_config", "phases") or ()
     phase: Json = next((p for p in phases if isinstance(p, dict) and p.get("kind") == "profiling"), {})
     rate, streams = reader.positive(phase, "rate"), reader.count(phase, "concurrency")
+    seen = reader.number(summary, "effective_concurrency", "max") or _in_flight(reader, lines)
     if rate is not None:
-        note = (
-            f"no more than {streams} requests were in flight: waiting for a place counts" if streams else ""
-        )
-        return LoadPoint(mode="open", requests_per_s=rate), (note,) if note else ()
+        sent = _rate(reader, summary, lines)
+        if streams is None or seen < streams:
+            return LoadPoint(mode="open", requests_per_s=rate), ()
+        if sent is None or sent > HELD_BACK_FRAC * rate:
+            note = f"{streams} requests in flight were the most: AIPerf counts no waiting for a place"
+            return LoadPoint(mode="open", requests_per_s=rate), (note,)
+        note = f"{rate:g} requests/s were asked for and {sent:.3g} sent: a place was free for no more of them"
+        return LoadPoint(mode="closed", concurrency=streams), (note,)
     if streams is not None:
         return LoadPoint(mode="closed", concurrency=streams), ()
-    seen = reader.number(summary, "effective_concurrency", "max") or _in_flight(reader, lines)
     note = "the load that was asked for is not in the file: as many streams as were seen at once"
     return LoadPoint(mode="closed", concurrency=round(seen) if seen else None), (note,)
+
+
+def _rate(reader: Reader, summary: Json, lines: Sequence[Json]) -> float | None:
+    """Requests a second, as they were sent."""
+    told = (reader.number(line, "metadata", "request_start_ns") for line in _measured(reader, lines))
+    sent = [each for each in told if each is not None]
+    span_s = (max(sent) - min(sent)) / 1e9 if sent else 0.0
+    return (len(sent) - 1) / span_s if span_s > 0 else reader.positive(summary, "request_throughput", "avg")
 
 
 def _in_flight(reader: Reader, lines: Sequence[Json]) -> int:
     """The most requests at a time."""
     changes = []
-    for line in lines:
+    for line in _measured(reader, lines):
         start, end = (reader.number(line, "metadata", f"request_{which}_ns") for which in ("start", "end"))
         changes += [(start or 0.0, 1), (end or start or 0.0, -1)]
     return max(accumulate(change for _, change in sorted(changes)), default=0)
@@ -160,7 +183,10 @@ def _in_flight(reader: Reader, lines: Sequence[Json]) -> int:
 def _lengths(reader: Reader, summary: Json) -> tuple[int, int] | None:
     """Of synthetic prompts without spread."""
     sets = reader.list(summary, "input_config", "datasets") or ()
-    asked = reader.table(sets[0], "prompts") if len(sets) == 1 and isinstance(sets[0], dict) else {}
+    data: Json = sets[0] if len(sets) == 1 and isinstance(sets[0], dict) else {}
+    asked = reader.table(data, "prompts")
+    if reader.number(data, "turns", "mean") not in (None, 1.0):  # what was said before is in the prompts too
+        return None
     if any(reader.number(asked, kind, "stddev") != 0 for kind in ("isl", "osl")):
         return None
     prompt, answer = (reader.positive(asked, kind, "mean") for kind in ("isl", "osl"))
@@ -170,19 +196,23 @@ def _lengths(reader: Reader, summary: Json) -> tuple[int, int] | None:
 # ------------------------------------------------------------------------------------------- requests
 
 
-def _requests(reader: Reader, lines: Sequence[Json]) -> Iterator[Told]:
-    """Those of the measured phase; AIPerf's warm-up is in the same file."""
+def _measured(reader: Reader, lines: Sequence[Json]) -> Iterator[Json]:
+    """AIPerf's warm-up is in the same file."""
     for line in lines:
+        if reader.table(line, "metadata").get("benchmark_phase", "profiling") == "profiling":
+            yield line
+
+
+def _requests(reader: Reader, lines: Sequence[Json], is_open: bool) -> Iterator[Told]:
+    for line in _measured(reader, lines):
         about = reader.table(line, "metadata")
-        if about.get("benchmark_phase", "profiling") != "profiling":
-            continue
         sent, ended = (reader.number(about, f"request_{which}_ns") for which in ("start", "end"))
         if sent is None:
             raise InputError(f"{reader.path}: a request without request_start_ns: damaged")
         error, due = reader.table(line, "error"), reader.number(about, "credit_issued_ns")
         yield Told(
             sent=sent / 1e9,
-            due=None if due is None else due / 1e9,
+            due=due / 1e9 if is_open and due is not None else None,
             tokens=_times(reader, line, sent / 1e9),
             done=None if ended is None else ended / 1e9,
             input_tokens=_count(reader, line, "usage_prompt_tokens", "input_sequence_length"),
@@ -199,9 +229,10 @@ def _times(reader: Reader, line: Json, sent: float) -> list[float]:
     if first_ms is None:
         return []
     gaps = reader.list(line, "metrics", "inter_chunk_latency", "value") or ()
-    if not all(isinstance(each, int | float) for each in gaps):
-        raise InputError(f"{reader.path}: inter_chunk_latency holds what is no number: damaged")
-    return list(accumulate([sent + first_ms / 1e3, *(each / 1e3 for each in gaps)]))
+    try:
+        return list(accumulate([sent + first_ms / 1e3, *(each / 1e3 for each in gaps)]))
+    except (TypeError, OverflowError):
+        raise InputError(f"{reader.path}: inter_chunk_latency holds what is no number: damaged") from None
 
 
 def _count(reader: Reader, line: Json, *names: str) -> int | None:

@@ -5,7 +5,6 @@ Raises InputError, one line that names the file, for everything that is damaged.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +16,8 @@ from profiler.errors import InputError
 
 Json = Mapping[str, Any]
 MAX_BYTES = 2 << 30
+MAX_COUNT = 10**9  # of requests, of tokens in one
+MAX_NUMBER = 1e30  # squares of what is below have sums
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -42,7 +43,7 @@ def read(path: Path) -> Content:
     if not start:
         raise InputError(f"{path}: empty; {EXPECTED}")
     values = tuple(_values(text, path)) if start in "{[" else ()
-    rows = () if start in "{[" else _rows(text)
+    rows = () if start in "{[" else _rows(text, path)
     return Content(path=path, sha256=sha256(raw).hexdigest(), mtime_ns=mtime_ns, values=values, rows=rows)
 
 
@@ -67,9 +68,11 @@ def _values(text: str, path: Path) -> list[Json]:
             continue
         try:
             value, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            why = getattr(error, "msg", "nested too deeply")
+        except RecursionError:
+            raise InputError(f"{path}: damaged or cut short: nested too deeply") from None
+        except ValueError as error:  # of a number with thousands of digits it has no place
             line = text.count("\n", 0, getattr(error, "pos", place)) + 1
+            why = getattr(error, "msg", "a number too long")
             raise InputError(f"{path}: damaged or cut short: line {line}: {why}") from None
         found += value if isinstance(value, list) else [value]
     if not found or not all(isinstance(each, dict) for each in found):
@@ -77,11 +80,15 @@ def _values(text: str, path: Path) -> list[Json]:
     return found
 
 
-def _rows(text: str) -> tuple[tuple[str, ...], ...]:
+def _rows(text: str, path: Path) -> tuple[tuple[str, ...], ...]:
     import csv
     from io import StringIO
 
-    return tuple(tuple(cell.strip() for cell in row) for row in csv.reader(StringIO(text)) if any(row))
+    reader = csv.reader(StringIO(text, newline=""))
+    try:
+        return tuple(tuple(cell.strip() for cell in row) for row in reader if any(row))
+    except csv.Error as error:
+        raise InputError(f"{path}: damaged: line {reader.line_num}: {error}") from None
 
 
 # ------------------------------------------------------------------------------------ taking things out
@@ -93,13 +100,13 @@ class Reader(Struct, frozen=True):
     path: Path
 
     def number(self, value: Json, *keys: str) -> float | None:
-        """A finite number by its path of keys; None where it is missing, null, NaN or infinite."""
+        """A number by its path of keys; None where it is missing, null, NaN or beyond all measure."""
         found = self.at(value, *keys)
         if found is None:
             return None
         if isinstance(found, bool) or not isinstance(found, int | float):
             self.refuse(keys, found, "a number")
-        return float(found) if math.isfinite(found) else None
+        return float(found) if -MAX_NUMBER < found < MAX_NUMBER else None
 
     def positive(self, value: Json, *keys: str) -> float | None:
         """The same for what cannot be 0: tools write 0 where they have nothing."""
@@ -108,15 +115,16 @@ class Reader(Struct, frozen=True):
 
     def count(self, value: Json, *keys: str) -> int | None:
         found = self.number(value, *keys)
-        if found is not None and (found < 0 or found != int(found)):
-            self.refuse(keys, found, "a whole number")
+        if found is not None and not (0 <= found <= MAX_COUNT and found == int(found)):
+            self.refuse(keys, found, f"a whole number up to {MAX_COUNT:,}")
         return None if found is None else int(found)
 
     def text(self, value: Json, *keys: str) -> str | None:
         found = self.at(value, *keys)
         if found is not None and not isinstance(found, str):
             self.refuse(keys, found, "text")
-        return found or None
+        # Half a surrogate pair, which JSON can hold, no file can.
+        return found.encode(errors="replace").decode() if found else None
 
     def list(self, value: Json, *keys: str) -> Sequence[Any] | None:
         found = self.at(value, *keys)

@@ -38,6 +38,9 @@ from profiler.settings import EngineSettings, Load, Scenario, Workload
 
 S = 1_000_000_000
 MAX_NAME = 60
+MAX_MODEL_NAME = 200
+MAX_GPUS = 100_000
+MAX_UNIX_NS = 4_102_444_800 * S  # 2100: what is later is no date
 NOWHERE = Host(
     hostname_hash=None,
     os=None,
@@ -106,7 +109,8 @@ def prepare(content: Content, found: Found, given: Given, part: int) -> Prepared
         points=tuple(points),
     )
     engine, version = _engine(given.engine or found.engine)
-    dated = () if found.unix_ns else ("the file does not say when it was measured: dated as it was written",)
+    is_dated = found.unix_ns is not None and 0 < found.unix_ns < MAX_UNIX_NS
+    dated = () if is_dated else ("the file does not say when it was measured: dated as it was written",)
     facts = EngineFacts(
         kind=engine,
         version=version,
@@ -115,7 +119,7 @@ def prepare(content: Content, found: Found, given: Given, part: int) -> Prepared
         notes=(f"imported from {told.by} ({told.file})", *dated, *renamed, *of_gpus, *found.notes),
     )
     manifest = _manifest(told, model, facts, _scenario(found, given))
-    unix_ns = found.unix_ns or content.mtime_ns
+    unix_ns = found.unix_ns if is_dated and found.unix_ns else content.mtime_ns
     utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(unix_ns // S))
     own = sha256(f"{told.sha256} {part}".encode()).hexdigest()[:8]
     run_id = f"{_in_a_path(model.name)}-{_in_a_path(told.tool)}-{utc}-{own}"
@@ -156,7 +160,7 @@ def _manifest(told: Imported, model: Model, engine: EngineFacts, asked: Scenario
 
 
 def _in_a_path(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1])[:MAX_NAME]
+    return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1]).lstrip(".")[:MAX_NAME]
 
 
 def _model(content: Content, found: Found, given: Given) -> tuple[Model, tuple[str, ...]]:
@@ -167,6 +171,8 @@ def _model(content: Content, found: Found, given: Given) -> tuple[Model, tuple[s
     name = given.model or told
     if not name:
         raise InputError(f"{content.path}: does not say which model was measured; give --model NAME")
+    if not name.isprintable() or len(name) > MAX_MODEL_NAME:
+        raise InputError(f"{content.path}: the model's name is {name[:40]!r}; give --model NAME")
     renamed = (f"the file calls the model {told}",) if told and told != name else ()
     return replace(models.remote(name), weights="unknown"), renamed
 
@@ -178,8 +184,10 @@ def _gpus(content: Content, found: Found, given: Given) -> tuple[tuple[Gpu, ...]
         raise InputError(f"--gpus {given.gpus}: of which kind? give --gpu NAME")
     if name is None:
         return (), ()
-    if count is None or count < 1:
+    if count is None:
         raise InputError(f"{content.path}: how many {name}? give --gpus N")
+    if count > MAX_GPUS:
+        raise InputError(f"{content.path}: {count:,} GPUs; no run is known on more than {MAX_GPUS:,}")
     kinds = catalog.find_gpus(name)
     if not kinds and given.gpu:
         raise InputError(f"--gpu {name}: no such GPU{catalog.nearest_gpus(name)}; see: profile list gpus")

@@ -1,9 +1,9 @@
 """GuideLLM's JSON (``guidellm run --output kind=json``), a load point a benchmark.
 
 Fields as 0.8.1 writes them.  Its "inter-token latency" is a request's mean gap, our TPOT; it keeps when the
-first and the last token of a request came and none between.  Its TTFT counts from sending, ours from when
-its schedule wanted the request (``targeted_start``); its request latency runs to the end of the response,
-ours to the last token.
+first and the last token of a request came and none between.  Its TTFT counts from sending, ours of an
+open loop from when its schedule wanted the request (``targeted_start``); its request latency runs to the end
+of the response, ours to the last token.
 """
 
 from __future__ import annotations
@@ -67,17 +67,21 @@ def found(content: Content) -> Iterator[Found]:
 def _lengths(reader: Reader, value: Json) -> tuple[int, int] | None:
     """Of synthetic data without spread."""
     data = reader.list(value, "config", "spec", "data") or ()
-    if len(data) != 1 or not isinstance(data[0], dict) or data[0].get("prompt_tokens_stdev"):
+    varying = ("prompt_tokens_stdev", "output_tokens_stdev", "prefix_buckets")
+    if len(data) != 1 or not isinstance(data[0], dict) or any(data[0].get(name) for name in varying):
+        return None
+    if data[0].get("turns", 1) != 1:  # what was said before is in the prompts too
         return None
     prompt, answer = (reader.count(data[0], f"{kind}_tokens") for kind in ("prompt", "output"))
-    return (prompt, answer) if prompt and answer and not data[0].get("output_tokens_stdev") else None
+    return (prompt, answer) if prompt and answer else None
 
 
 def _held(reader: Reader, benchmark: Json) -> Held:
     point, kept = _point(reader, benchmark), reader.table(benchmark, "requests")
     lists = {name: reader.list(kept, name) or () for name in ("successful", "errored", "incomplete")}
-    told = [each for name, own in lists.items() for each in _requests(reader, name, own)]
-    if told:
+    is_open = point.mode in ("open", "replay")
+    told = [each for name, own in lists.items() for each in _requests(reader, name, own, is_open)]
+    if told and requests.streamed(told):
         return Held(point=point, records=requests.records(told))
     totals = {name: reader.count(benchmark, "metrics", "request_totals", name) for name in lists}
     return Held(
@@ -85,6 +89,7 @@ def _held(reader: Reader, benchmark: Json) -> Held:
         figures=_summary(reader, benchmark),
         requests_ok=totals["successful"],
         requests_failed=totals["errored"],
+        notes=(requests.NOT_STREAMED,) if told else (),
     )
 
 
@@ -101,7 +106,8 @@ def _point(reader: Reader, benchmark: Json) -> LoadPoint:
     raise InputError(f"{reader.path}: config.strategy.type_ {kind!r} is no load that is known here")
 
 
-def _requests(reader: Reader, kind: str, kept: Sequence[Any]) -> Iterator[Told]:
+def _requests(reader: Reader, kind: str, kept: Sequence[Any], is_open: bool) -> Iterator[Told]:
+    """A closed loop has no schedule: ``throughput`` wants all of them at the start."""
     for each in kept:
         if not isinstance(each, dict):
             raise InputError(f"{reader.path}: requests.{kind} holds what is no request: damaged")
@@ -111,12 +117,11 @@ def _requests(reader: Reader, kind: str, kept: Sequence[Any]) -> Iterator[Told]:
             continue
         answer = reader.count(each, "output_tokens")
         first, last = (reader.number(times, f"{which}_token_iteration") for which in ("first", "last"))
-        is_known = first is not None and last is not None
         error = reader.text(each, "info", "error")
         yield Told(
             sent=sent,
-            due=reader.number(times, "targeted_start"),
-            tokens=requests.spread(first or 0.0, last or 0.0, answer or 1) if is_known else (),
+            due=reader.number(times, "targeted_start") if is_open else None,
+            ends=None if first is None or last is None else (first, last),
             done=reader.number(times, "request_end"),
             input_tokens=reader.count(each, "prompt_tokens"),
             output_tokens=answer or 0,

@@ -43,7 +43,7 @@ def window(point: LoadPoint, records: Sequence[RequestRecord], whole: bool = Fal
         return _told(first, last, (first, last), short)
     how = {"closed": "the first token of all streams to the last request sent"}
     open_loop = "the end of the first answer to the last request due"
-    return _told(first, last, found, f"from {how.get(point.mode, open_loop)}")
+    return _told(first, max(last, found[1]), found, f"from {how.get(point.mode, open_loop)}")
 
 
 def _closed(point: LoadPoint, records: Sequence[RequestRecord]) -> tuple[int, int] | None:

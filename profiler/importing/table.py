@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from profiler.errors import InputError
-from profiler.importing.content import Content
+from profiler.importing.content import MAX_COUNT, MAX_NUMBER, Content
 from profiler.importing.nouns import Found, Held
 from profiler.schema import Estimate, LoadPoint
 
@@ -42,6 +42,7 @@ NUMBERS = {
 }
 # One engine in another way is another run.
 ARGS = ("tensor_parallel", "pipeline_parallel", "data_parallel", "expert_parallel", "max_num_batched_tokens")
+TEXTS = (*ARGS, *(name for names in WORDS.values() for name in names))
 FIGURES = {
     "output_tokens_per_s": (
         "output_throughput_tokens_per_sec",
@@ -72,15 +73,25 @@ ENDS = ("_low", "_high")
 
 
 def claims(content: Content) -> bool:
-    rows = _rows(content)
-    return bool(rows) and any(_figure(_plain(name)) for name in rows[0])
+    names = content.rows[0] if len(content.rows) > 1 else next(iter(_objects(content)), {})
+    return any(_figure(_plain(name)) for name in names)
 
 
 def _rows(content: Content) -> list[Row]:
-    """Of JSON: rows, or objects that hold some as ``configurations`` with what they share beside."""
-    if content.rows:
-        header = content.rows[0]
-        return [dict(zip(header, row, strict=False)) for row in content.rows[1:]]
+    if not content.rows:
+        return _objects(content)
+    header, *rows = content.rows
+    names = [_plain(name) for name in header if name]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{content.path}: two columns are called {twice}")
+    for number, row in enumerate(rows, 2):
+        if len(row) > len(header):
+            raise InputError(f"{content.path}: row {number}: {len(row)} cells for {len(header)} columns")
+    return [dict(zip(header, row, strict=False)) for row in rows]
+
+
+def _objects(content: Content) -> list[Row]:
+    """Rows of JSON, or objects that hold some as ``configurations`` with what they share beside."""
     found: list[Row] = []
     for value in content.values:
         own = value.get("configurations")
@@ -111,8 +122,13 @@ def found(content: Content) -> Iterator[Found]:
     """A run a model, machine and way of running it."""
     runs: dict[tuple[Any, ...], list[tuple[int, Row]]] = {}
     for number, given in enumerate(_rows(content), start=2 if content.rows else 1):
-        row = {_plain(name): value for name, value in given.items() if value not in (None, "")}
         where = f"{content.path}: row {number}"
+        row = {_plain(name): value for name, value in given.items() if value not in (None, "")}
+        for column in (each for each in TEXTS if each in row):
+            if isinstance(row[column], list | dict) or not str(row[column]).isprintable():
+                raise InputError(
+                    f"{where}: {column} is {str(row[column])[:40]!r}, expected a word or a number"
+                )
         if "metric" in row and "value" in row:
             raise InputError(
                 f"{where}: a row a figure (metric, value); make it a row a load, a column a figure"
@@ -153,11 +169,12 @@ def _run(content: Content, rows: Sequence[tuple[int, Row]]) -> Found:
 
 
 def _held(row: Row, where: str) -> Held:
-    streams, limit, rate = (_number(row, name, where) for name in ("concurrency", "max_num_seqs", "rate"))
+    streams, limit = (_count(row, name, where) for name in ("concurrency", "max_num_seqs"))
+    rate = _number(row, "rate", where)
     if rate is not None:
         point = LoadPoint(mode="open", requests_per_s=rate)
     elif streams or limit:
-        point = LoadPoint(mode="closed", concurrency=round(streams or limit or 0))
+        point = LoadPoint(mode="closed", concurrency=streams or limit)
     else:
         raise InputError(f"{where}: at which load? give concurrency (or batch, max_num_seqs) or request_rate")
     n = _count(row, "requests", where)
@@ -182,6 +199,8 @@ def _figures(row: Row, n: int, where: str) -> dict[str, Estimate]:
         if ours in found:
             raise InputError(f"{where}: two columns for {ours}, one of them is {column}")
         low, high = (_positive(row, column + end, where) for end in ENDS)
+        if not (low or value) <= value <= (high or value):
+            raise InputError(f"{where}: {column} {value:g} lies outside its interval, {low} to {high}")
         found[ours] = Estimate(
             value / per,
             None if low is None else low / per,
@@ -210,8 +229,8 @@ def _number(row: Row, name: str, where: str) -> float | None:
 
 def _count(row: Row, name: str, where: str) -> int | None:
     found = _number(row, name, where)
-    if found is not None and found != int(found):
-        raise InputError(f"{where}: {name} is {found}, expected a whole number")
+    if found is not None and (found > MAX_COUNT or found != int(found)):
+        raise InputError(f"{where}: {name} is {found:g}, expected a whole number up to {MAX_COUNT:,}")
     return None if found is None else int(found)
 
 
@@ -219,10 +238,10 @@ def _positive(row: Row, column: str, where: str, *, zero: bool = False) -> float
     if column not in row:
         return None
     try:
-        value = float(row[column])
-    except (TypeError, ValueError):
+        value = math.nan if isinstance(row[column], bool) else float(row[column])
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
-    if not 0 <= value < math.inf or (value == 0 and not zero):
+    if not 0 <= value < MAX_NUMBER or (value == 0 and not zero):
         found = str(row[column])[:40]
         raise InputError(f"{where}: {column} is {found!r}, expected a positive number (empty: not measured)")
     return value

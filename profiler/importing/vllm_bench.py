@@ -15,7 +15,7 @@ from typing import Any
 
 from profiler.errors import InputError
 from profiler.importing import requests
-from profiler.importing.content import Content, Json, Reader
+from profiler.importing.content import MAX_NUMBER, Content, Json, Reader
 from profiler.importing.nouns import Found, Held
 from profiler.importing.requests import Told
 from profiler.schema import Estimate, LoadPoint
@@ -39,22 +39,46 @@ def _kind(value: Json) -> str | None:
 
 
 def found(content: Content) -> Iterator[Found]:
-    """A run a model and kind of benchmark; results of the same load in one file are its repeats."""
-    grouped: dict[tuple[str, str | None], list[Json]] = {}
+    """A run a model, kind of benchmark and workload; results of the same load in one file are its repeats."""
     reader = Reader(content.path)
+    grouped: list[list[Json]] = []
     for value in content.values:
-        key = (_kind(value) or "", reader.text(value, "model_id"))
-        grouped.setdefault(key, []).append(value)
-    for (kind, model), values in grouped.items():
+        own = next((each for each in grouped if _same_workload(reader, each[0], value)), None)
+        if own is None:
+            grouped.append(own := [])
+        own.append(value)
+    for values in grouped:
+        kind = _kind(values[0]) or ""
         held = [_held(reader, kind, value) for value in values]
         yield Found(
             tool=kind,
             held=tuple(held),
-            model=model,
+            model=reader.text(values[0], "model_id"),
             engine="vllm" if kind == "vllm bench latency" else None,
             lengths=_lengths(held),
             unix_ns=_unix_ns(reader.text(values[0], "date")),
         )
+
+
+def _same_workload(reader: Reader, one: Json, other: Json) -> bool:
+    """Whether both asked the same of the same model, as far as they tell; lengths within 10 %."""
+    words = [(_kind(each), reader.text(each, "model_id"), _shape(reader, each)) for each in (one, other)]
+    lengths = zip(_mean_lengths(reader, one), _mean_lengths(reader, other), strict=True)
+    return words[0] == words[1] and all(
+        a is None or b is None or math.isclose(a, b, rel_tol=0.1) for a, b in lengths
+    )
+
+
+def _shape(reader: Reader, value: Json) -> tuple[float | None, str | None]:
+    """How requests came, beside their rate."""
+    return reader.number(value, "burstiness"), reader.text(value, "ramp_up_strategy")
+
+
+def _mean_lengths(reader: Reader, value: Json) -> list[float | None]:
+    n = reader.count(value, "completed") or reader.count(value, "num_requests")
+    totals = (f"total_{which}_tokens" for which in ("input", "output", "num"))
+    found = (reader.positive(value, name) for name in totals)
+    return [total / n if total and n else None for total in found]
 
 
 def _held(reader: Reader, kind: str, value: Json) -> Held:
@@ -89,8 +113,7 @@ def _serve(reader: Reader, value: Json) -> Held:
     sent = reader.count(value, "num_prompts")
     if failed is None and sent is not None:
         failed = max(0, sent - ok)
-    detailed = all(reader.list(value, key) is not None for key in DETAILS)
-    if detailed:
+    if _is_detailed(reader, value):
         told = tuple(_requests(reader, value, point.mode == "open"))
         return Held(point=point, records=requests.records(told), notes=notes)
     if reader.list(value, "itls") is not None:
@@ -99,19 +122,39 @@ def _serve(reader: Reader, value: Json) -> Held:
     return Held(point=point, figures=figures, requests_ok=ok, requests_failed=failed, notes=notes)
 
 
+def _is_detailed(reader: Reader, value: Json) -> bool:
+    return all(reader.list(value, key) is not None for key in DETAILS)
+
+
 def _point(reader: Reader, value: Json) -> tuple[LoadPoint, tuple[str, ...]]:
     """The load that was asked for: a rate, else so many streams, else all prompts at once."""
-    cap, sent = reader.count(value, "max_concurrency"), reader.count(value, "num_prompts")
-    rate = value.get("request_rate")
-    if rate not in (None, "inf") and (isinstance(rate, str) or not math.isinf(float(rate))):
-        rate = reader.positive(value, "request_rate")
-        ramp = reader.text(value, "ramp_up_strategy")
-        notes = [f"the rate was ramped ({ramp}): the load is none that was held"] if ramp else []
-        notes += [f"no more than {cap} requests were in flight: waiting for a place counts"] if cap else []
+    cap, sent = (reader.count(value, name) or None for name in ("max_concurrency", "num_prompts"))
+    burstiness, ramp = _shape(reader, value)
+    rate = None if value.get("request_rate") == "inf" else reader.positive(value, "request_rate")
+    notes = []
+    low, high = (reader.positive(value, f"ramp_up_{end}_rps") for end in ("start", "end"))
+    if ramp and low and high:
+        rate = _mean_rate(ramp, low, high)
+        notes += [f"the rate was ramped from {low:g} to {high:g}/s ({ramp}): its mean was held at no time"]
+    if burstiness not in (None, 1.0):
+        notes += [f"requests came as a gamma process of burstiness {burstiness:g}, not as Poisson's"]
+    if rate is not None:
+        if cap:
+            counts = "counts" if _is_detailed(reader, value) else "is in none of its summary's times"
+            notes += [f"no more than {cap} requests were in flight: waiting for a place {counts}"]
         return LoadPoint(mode="open", requests_per_s=rate), tuple(notes)
     if cap is not None and (sent is None or cap < sent):
         return LoadPoint(mode="closed", concurrency=cap), ()
     return LoadPoint(mode="batch", concurrency=sent), ()
+
+
+def _mean_rate(ramp: str, low: float, high: float) -> float:
+    """Requests over time: request i of n waits 1/r(i/n), where r grows from low to high as ``ramp`` says
+    (``_get_current_request_rate`` of vllm/benchmarks/serve.py)."""
+    if math.isclose(low, high):
+        return low
+    per_log = math.log(high / low) / (high - low)
+    return low * high * per_log if ramp == "exponential" else 1 / per_log
 
 
 def _requests(reader: Reader, value: Json, is_open: bool) -> Iterator[Told]:
@@ -135,7 +178,7 @@ def _requests(reader: Reader, value: Json, is_open: bool) -> Iterator[Told]:
                 output_tokens=int(answer) if answer else len(times),
                 error=str(error) if error or not answer else None,
             )
-    except (TypeError, ValueError) as damage:
+    except (TypeError, ValueError, OverflowError) as damage:
         raise InputError(f"{reader.path}: a request in it is damaged: {damage}") from None
 
 
@@ -151,7 +194,7 @@ def _summary(reader: Reader, value: Json, ok: int) -> dict[str, Estimate]:
     sums["output"] = reader.positive(value, "total_output_tokens")
     if sums["input"] and duration_s:
         rates["input_tokens_per_s"] = sums["input"] / duration_s
-    means = {f"{kind}_tokens_mean": total / ok for kind, total in sums.items() if total}
+    means = {f"{kind}_tokens_mean": total / ok for kind, total in sums.items() if total and ok}
     found = {name: each for name, each in (rates | means).items() if each is not None}
     for theirs, ours in LATENCIES.items():
         for statistic, name in STATISTICS.items():
@@ -166,7 +209,8 @@ def _e2e(reader: Reader, value: Json) -> dict[str, Estimate]:
     """End-to-end times, which 0.32 keeps for every request also in plain results; 0 where one failed."""
     import numpy as np
 
-    times = [each for each in reader.list(value, "latencies") or () if isinstance(each, float) and each > 0]
+    told = reader.list(value, "latencies") or ()
+    times = [each for each in told if isinstance(each, float) and 0 < each < MAX_NUMBER]
     if not times:
         return {}
     shares = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}

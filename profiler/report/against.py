@@ -9,11 +9,11 @@ from profiler.report.table import NA, WHICH, Row, Shown, plain, significant
 
 
 def _times(row: Row, column: str) -> str:
-    """``0.82× (0.79–0.85)``."""
+    """``0.82× (0.79 – 0.85)``: spaces, so that a narrow column breaks no number."""
     value, low, high = (row.get(f"{column}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return NA
-    interval = "" if low is None or high is None else f" ({significant(low)}–{significant(high)})"
+    interval = "" if low is None or high is None else f" ({significant(low)} – {significant(high)})"
     return f"{significant(value)}×{interval}"
 
 
@@ -37,6 +37,8 @@ def known(rows: Sequence[Row]) -> list[Row]:
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """What the ratios of ``known`` rows are, and where their intervals come from."""
+    bases = {row["baseline"] for row in rows}
+    over = bases.pop() if len(bases) == 1 else "the baseline"
     used = dict.fromkeys(row["ratio_interval"] for row in rows if row["ratio_interval"])
     how = " or ".join(MEANING[each] for each in used)
-    return ["× over the baseline at the same load" + (f"; in brackets 95 % by {how}" if used else "")]
+    return [f"× over {over} at the same load" + (f"; in brackets 95 % by {how}" if used else "")]

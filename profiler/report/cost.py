@@ -6,20 +6,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 
 from profiler.comparison import ordered
-from profiler.cost import answers, invoice, listed
+from profiler.cost import answers, at_slo, invoice, listed, summary
 from profiler.cost.basis import Hourly
 from profiler.cost.listed import TokenPrice
 from profiler.cost.question import Question
+from profiler.figures import Figures
 from profiler.prices import Missing
 from profiler.report import decisions
+from profiler.report.decisions import ratio
 from profiler.report.sections import View
-from profiler.report.table import NA, Row, Shown, load_text, number, with_interval
+from profiler.report.table import NA, Row, Shown, load_text, number, plain, with_interval
 
 TTFT = "TTFT"
 
 
-def _text(row: Row, column: str) -> str:
-    return NA if row[column] is None else str(row[column])
+def _model(row: Row, column: str) -> str:
+    """Without its maker, which a table has no room for."""
+    return plain(row, column).rpartition("/")[2]
 
 
 def _load(row: Row, _column: str) -> str:
@@ -43,9 +46,9 @@ def _usd(row: Row, column: str) -> str:
 
 
 WHICH = (
-    Shown("scenario", "scenario", _text),
+    Shown("scenario", "scenario", plain),
     Shown("load", "load", _load),
-    Shown("model", "model", _text),
+    Shown("model", "model", _model),
     Shown("run", "run", _run),
 )
 
@@ -65,6 +68,8 @@ def _grouped(rows: Sequence[Row], column: str) -> Iterator[tuple[str, str]]:
 
 
 def _repeats(rows: Sequence[Row]) -> str:
+    if all(value is None for row in rows for name, value in row.items() if name.endswith("_low")):
+        return "without intervals: nothing was repeated, or the tool that measured kept none"
     counts = sorted({row["repeats"] for row in rows if row["repeats"]})
     if not counts:
         return "without intervals: these runs keep no repeats"
@@ -73,17 +78,16 @@ def _repeats(rows: Sequence[Row]) -> str:
     return f"±: half the 95 % interval over {'–'.join(str(n) for n in {counts[0]: 0, counts[-1]: 0})} repeats"
 
 
-def _money(question: Question) -> Iterator[str]:
+def _money(question: Question, of: Sequence[Figures] | None = None) -> Iterator[str]:
     """On what basis, at which price of whose word and date, at which utilisation; what does not hold for all
     loads, with those for which it does."""
     said: dict[str, list[Row]] = {}
-    count = 0
-    for found, _, hour in question.priced:
-        count += 1
-        for line in _of_hour(question, found.model, hour):
+    loads = question.figures if of is None else of
+    for found in loads:
+        for line in _of_hour(question, found.model, question.price(found)):
             said.setdefault(line, []).append(invoice.which(found))
     for line, where in said.items():
-        yield line if len(where) == count else f"{_at(where)}: {line}"
+        yield line if len(where) == len(loads) else f"{_at(where)}: {line}"
     if question.terms.basis == "electricity":
         yield "electricity is spread over the kinds by engine time; their own energy: compare --show split"
 
@@ -107,11 +111,63 @@ def _offers(question: Question, model: str, offer: TokenPrice) -> Iterator[str]:
         )
 
 
+# --------------------------------------------------------------------------------------------- summary
+
+SUMMARY, EVERY = "summary", "all"
+SUMMARY_SHOWN = (
+    Shown("scenario", "scenario", plain),
+    Shown("model", "model", _model),
+    Shown("load", "load", _load),
+    Shown("run", "run", _run),
+    Shown("tokens/s\nout", summary.RATE, with_interval, spare=True),
+    Shown("per M", "unit", plain, spare=True),
+    Shown("input", "per_m_input_tokens", with_interval),
+    Shown("cached", "per_m_cached_input_tokens", with_interval),
+    Shown("output", "per_m_output_tokens", with_interval),
+    Shown("blended", invoice.BLENDED, with_interval, spare=True),
+    Shown("all on\noutput", invoice.WHOLE, with_interval),
+    Shown("USD/1000\nrequests", summary.REQUESTS, with_interval, spare=True),
+    Shown("× first", summary.RATIO, ratio),
+)
+
+
+def _summary_lines(question: Question, rows: Sequence[Row]) -> Iterator[str]:
+    yield from summary.without(question)
+    if not rows:
+        yield "no token was measured at any load of these runs"
+        return
+    for at in dict.fromkeys(row["at"] for row in rows):
+        models = dict.fromkeys(row["model"] for row in rows if row["at"] == at)
+        yield f"{', '.join(models)}: {at}"
+    units = "/".join(dict.fromkeys(row["unit"] for row in rows))
+    yield (
+        f"{units} per million tokens: input, cached and output by their counts, and idle time, are the bill; "
+        f"all on output: that whole bill over the output tokens, never to be added; {_blend(question)}"
+    )
+    if any(row[summary.RATIO] is not None for row in rows):
+        yield "× first: all on output over the first model's, with its 95 % interval where both have one"
+    yield _over(rows)
+    if question.terms.basis != "api":
+        yield from _ways(rows)
+    yield from _money(question, [each.choice.found for each in at_slo.best_of_each(question)])
+
+
+def _over(rows: Sequence[Row]) -> str:
+    """What the intervals are over."""
+    if all(row[f"{summary.RATE}_low"] is None for row in rows):
+        return _repeats(rows)
+    over = sorted({(row["n"], row["over"] or "figures", row["runs"] or 1) for row in rows})
+    told = (
+        f"{n} {what}" + (f" of {runs} runs" if runs > 1 and what != "runs" else "") for n, what, runs in over
+    )
+    return f"±: half the 95 % interval over {' or '.join(dict.fromkeys(told))}"
+
+
 # --------------------------------------------------------------------------------------------- kinds
 
 KINDS_SHOWN = (
     *WHICH,
-    Shown("per M", "unit", _text),
+    Shown("per M", "unit", plain),
     Shown("input", "per_m_input_tokens", with_interval),
     Shown("cached", "per_m_cached_input_tokens", with_interval),
     Shown("output", "per_m_output_tokens", with_interval),
@@ -138,13 +194,20 @@ def _kind_lines(question: Question, rows: Sequence[Row]) -> Iterator[str]:
     )
     yield f"idle: share of the window without a request; {_blend(question)}, idle carried by output"
     yield _repeats(rows)
+    yield from _ways(rows)
+    yield from _money(question)
+
+
+def _ways(rows: Sequence[Row]) -> Iterator[str]:
+    """How the kinds were told apart, or why they were not."""
     for way, where in _grouped(rows, "way"):
-        yield f"{where}: input by {way}, output is what it leaves{_remark(way, rows)}"
+        answers_too = any(row["way"] == way and row["per_m_output_tokens"] is not None for row in rows)
+        rest = ", output is what it leaves" if answers_too else ""
+        yield f"{where}: input by {way}{rest}{_remark(way, rows)}"
     for why, where in _grouped(rows, "missing"):
         yield f"{where}: input and output are not told apart: {why}"
     for why, where in _grouped(rows, "cached_missing"):
         yield f"{where}: cached input n/a: {why}"
-    yield from _money(question)
 
 
 def _blend(question: Question) -> str:
@@ -170,7 +233,7 @@ def _of_tokens(write: Callable[[Row, str], str]) -> Callable[[Row, str], str]:
 
 INVOICE_SHOWN = (
     *WHICH,
-    Shown("line", "line", _text),
+    Shown("line", "line", plain),
     Shown("tokens", "tokens", _of_tokens(_count)),
     Shown("s/M", "gpu_s_per_m_tokens", _of_tokens(with_interval)),
     Shown("USD/M", "usd_per_m_tokens", _of_tokens(with_interval)),
@@ -201,7 +264,7 @@ def _invoice_lines(question: Question, rows: Sequence[Row]) -> Iterator[str]:
 
 REQUESTS_SHOWN = (
     *WHICH,
-    Shown("requests", "requests", _text),
+    Shown("requests", "requests", plain),
     Shown("n", "n", _count),
     Shown("tokens\nin", "input_tokens_mean", number),
     Shown("tokens\nout", "output_tokens_mean", number),
@@ -238,7 +301,7 @@ def _lacking(question: Question) -> str:
 
 SOLVED_SHOWN = (
     *WHICH,
-    Shown("benchmark", "benchmark", _text),
+    Shown("benchmark", "benchmark", plain),
     Shown("solved", "accuracy_frac", with_interval),
     Shown("tokens\nout", "output_tokens_mean", number),
     Shown("USD/answer", "usd_per_request", with_interval),
@@ -267,6 +330,9 @@ def _solved_lines(question: Question, rows: Sequence[Row]) -> Iterator[str]:
 
 LOADS = ("scenario", "load", "concurrency", "load_requests_per_s")
 VIEWS: dict[str, View] = {
+    SUMMARY: View(
+        "What it costs", summary.COLUMNS, summary.rows, SUMMARY_SHOWN, _summary_lines, ("scenario",)
+    ),
     "kinds": View(
         "Kinds of tokens",
         invoice.KIND_COLUMNS,
@@ -301,3 +367,19 @@ VIEWS: dict[str, View] = {
     ),
     **decisions.VIEWS,
 }
+
+
+def asked_for(question: Question) -> list[str]:
+    """The sections where none is named: the summary, and whatever else an option was given for."""
+    given = {"at-slo": question.slo, "solved": question.scores, "break-even": question.api}
+    return [SUMMARY, *(name for name, value in given.items() if value)]
+
+
+def others() -> str:
+    """What else there is to ask for."""
+    return f"more: --show {', '.join(name for name in VIEWS if name != SUMMARY)} or {EVERY}"
+
+
+def chosen(names: Sequence[str]) -> dict[str, View]:
+    """The sections of these names, or all of them, in the order in which they are printed."""
+    return {name: view for name, view in VIEWS.items() if name in names or EVERY in names}

@@ -9,28 +9,16 @@ from statistics import median
 from profiler.cost import at_slo, break_even, flips, sensitivity
 from profiler.cost.question import Question
 from profiler.report.sections import View
-from profiler.report.table import NA, Row, Shown, age, load_text, significant, with_interval
+from profiler.report.table import NA, Row, Shown, age, load_text, number, plain, significant, with_interval
 
 UNIT_STEPS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
-
-
-def _text(row: Row, column: str) -> str:
-    return NA if row[column] is None else str(row[column])
-
-
-def _figure(row: Row, column: str) -> str:
-    return with_interval(row, column)
-
-
-def _number(row: Row, column: str) -> str:
-    return significant(row[column])
 
 
 def _percent(row: Row, column: str) -> str:
     return NA if row[column] is None else f"{row[column]:.3g}" if row[column] > 10 else f"{row[column]:.1%}"
 
 
-def _ratio(row: Row, column: str) -> str:
+def ratio(row: Row, column: str) -> str:
     """Both ends, which tell whether 1 is between them."""
     value, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
     if value is None:
@@ -68,17 +56,17 @@ def _tokens(row: Row, column: str) -> str:
 # ------------------------------------------------------------------------------------------- at-slo
 
 AT_SLO_SHOWN = (
-    Shown("compared", "view", _text),
-    Shown("scenario", "scenario", _text),
+    Shown("compared", "view", plain),
+    Shown("scenario", "scenario", plain),
     Shown("on", "gpu", _boards, spare=True),
-    Shown("model", "model", _text),
-    Shown("highest load", "load", _load),
-    Shown("tokens/s out", "output_tokens_per_s", _figure),
-    Shown("good req/s", "good_requests_per_s", _figure, spare=True),
-    Shown("USD/M out", "usd_per_m_output_tokens", _figure),
-    Shown("USD/M good out", "usd_per_m_good_output_tokens", _figure),
-    Shown("USD/1000 good req", "usd_per_1000_good_requests", _figure, spare=True),
-    Shown("× first", "ratio", _ratio),
+    Shown("model", "model", plain),
+    Shown("highest\nload", "load", _load),
+    Shown("tokens/s\nout", "output_tokens_per_s", with_interval),
+    Shown("good\nreq/s", "good_requests_per_s", with_interval, spare=True),
+    Shown("USD/M\nout", "usd_per_m_output_tokens", with_interval),
+    Shown("USD/M\ngood out", "usd_per_m_good_output_tokens", with_interval),
+    Shown("USD/1000\ngood req", "usd_per_1000_good_requests", with_interval, spare=True),
+    Shown("× first", "ratio", ratio),
 )
 NO_PROMISE = (
     "no latency promise: the scenarios have no SLO and none was given; say one with --slo-ttft-p99 500ms "
@@ -126,19 +114,19 @@ def _share(share: float) -> str:
 
 
 BREAK_EVEN_SHOWN = (
-    Shown("scenario", "scenario", _text),
-    Shown("model", "model", _text),
-    Shown("API model", "api_model", _text),
-    Shown("provider", "provider", _text),
-    Shown("USD/h", "usd_per_hour", _number),
-    Shown("API USD/M in", "api_usd_per_m_input", _number, spare=True),
-    Shown("API USD/M out", "api_usd_per_m_output", _number, spare=True),
-    Shown("API USD/M mix", "api_usd_per_m_blended", _number),
-    Shown("even at utilisation", "break_even_utilization", _even),
-    Shown("self ÷ API now", "cost_over_api", _number),
-    Shown("even at tokens/month", "tokens_per_month_first", _tokens),
-    Shown("replicas", "replicas_first", _text),
-    Shown("for good from", "tokens_per_month_settled", _tokens),
+    Shown("scenario", "scenario", plain),
+    Shown("model", "model", plain),
+    Shown("API\nmodel", "api_model", plain),
+    Shown("provider", "provider", plain),
+    Shown("USD/h", "usd_per_hour", number, spare=True),
+    Shown("API\nUSD/M in", "api_usd_per_m_input", number, spare=True),
+    Shown("API\nUSD/M out", "api_usd_per_m_output", number, spare=True),
+    Shown("API\nUSD/M mix", "api_usd_per_m_blended", number, spare=True),
+    Shown("even at\nutilisation", "break_even_utilization", _even),
+    Shown("self ÷\nAPI now", "cost_over_api", number),
+    Shown("even at\ntokens/month", "tokens_per_month_first", _tokens),
+    Shown("replicas", "replicas_first", plain, spare=True),
+    Shown("for good\nfrom", "tokens_per_month_settled", _tokens),
 )
 
 
@@ -203,7 +191,19 @@ def _works(row: Row, _column: str) -> str:
         return NA
     value, low, high = (row[f"utilization_flip{end}"] for end in ("", "_low", "_high"))
     ends = "" if low is None or high is None else f" ({low:.1%}–{high:.1%})"
-    return f"{row['utilization_of']} {value:.1%}{ends}"
+    return f"{'A' if row['utilization_of'] == row['a'] else 'B'} {value:.1%}{ends}"
+
+
+def _at(row: Row, column: str) -> str:
+    """Both loads at the promise, which a line below the table spells out."""
+    return f"{row[column].partition(',')[0]} (SLO)" if row["what"] == flips.AT_PROMISE else str(row[column])
+
+
+def _cheaper(row: Row, column: str) -> str:
+    """``A``, ``B below`` a crossing, or undecided."""
+    model, _, where = row[column].partition(" ")
+    side = {row["a"]: "A", row["b"]: "B"}.get(model, model)
+    return f"{side} {where}".rstrip()
 
 
 def _tariff(row: Row, _column: str) -> str:
@@ -215,15 +215,15 @@ def _tariff(row: Row, _column: str) -> str:
 
 
 FLIPS_SHOWN = (
-    Shown("scenario", "scenario", _text),
-    Shown("A", "a", _text),
-    Shown("B", "b", _text),
-    Shown("at load", "at", _text),
-    Shown("cost A ÷ B", "ratio", _ratio),
-    Shown("cheaper", "cheaper", _text),
-    Shown("even at GPU-hour price A ÷ B", "price_ratio_flip", _ratio),
-    Shown("even when works", "utilization_flip", _works),
-    Shown("even at USD/kWh", "tariff_cheaper_below", _tariff),
+    Shown("scenario", "scenario", plain),
+    Shown("A", "a", plain),
+    Shown("B", "b", plain),
+    Shown("at load", "at", _at),
+    Shown("cost A ÷ B", "ratio", ratio),
+    Shown("cheaper", "cheaper", _cheaper),
+    Shown("even at GPU-hour\nprice A ÷ B", "price_ratio_flip", ratio, spare=True),
+    Shown("even when\nworks", "utilization_flip", _works),
+    Shown("even at\nUSD/kWh", "tariff_cheaper_below", _tariff),
 )
 
 
@@ -237,6 +237,8 @@ def _flip_lines(_question: Question, rows: Sequence[Row]) -> Iterator[str]:
         "what the other does" + _working(rows[0])
     )
     for row in rows:
+        if row["what"] == flips.AT_PROMISE:
+            yield f"{row['a']}, {row['b']}: (SLO): loads {row['at']}"
         machines = [_boards(row | {"gpus": row[f"gpus_{side}"]}, f"gpu_{side}") for side in "ab"]
         if machines[0] != machines[1]:
             yield f"not on equal machines: {row['a']} on {machines[0]}, {row['b']} on {machines[1]}"
@@ -264,17 +266,17 @@ def _no_crossing(rows: Sequence[Row]) -> str:
 # --------------------------------------------------------------------------------------- sensitivity
 
 SENSITIVITY_SHOWN = (
-    Shown("scenario", "scenario", _text),
-    Shown("model", "model", _text),
-    Shown("input", "input", _text),
-    Shown("from", "low", _number),
-    Shown("stated", "base", _number),
-    Shown("to", "high", _number),
-    Shown("USD/M out at from", "usd_at_low", _number),
-    Shown("stated", "usd_per_m_output_tokens", _number),
-    Shown("at to", "usd_at_high", _number),
+    Shown("scenario", "scenario", plain),
+    Shown("model", "model", plain),
+    Shown("input", "input", plain),
+    Shown("from", "low", number),
+    Shown("stated", "base", number),
+    Shown("to", "high", number),
+    Shown("USD/M out\nat from", "usd_at_low", number),
+    Shown("stated", "usd_per_m_output_tokens", number),
+    Shown("at to", "usd_at_high", number),
     Shown("swing", "swing_frac", lambda row, column: f"{row[column]:.0%}"),
-    Shown("range", "reason", _text, spare=True),
+    Shown("range", "reason", plain, spare=True),
 )
 
 

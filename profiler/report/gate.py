@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from profiler.gate.nouns import FAILURES, Cell, Report
-from profiler.report.table import NA, significant
+from profiler.report.table import NA, in_markdown, one_line, significant
 from profiler.windows import LATENCIES
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ WORDS = {"pass": "PASS", "fail": "FAIL", "undecided": "UNDECIDED"}
 MOST = 10.0  # times the baseline: beyond it an interval says no more than that it is wide
 # What XML 1.0 has no way to write: a name may hold anything.
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&])")
 
 
 def headline(report: Report) -> str:
@@ -60,9 +59,11 @@ def _undecided(cells: Sequence[Cell]) -> Iterator[str]:
     """One line a reason, with the cells it holds for."""
     waiting = [cell.needed for cell in cells if cell.needed]
     if waiting:
+        half = sorted(waiting)[(len(waiting) - 1) // 2]
+        some = f", {half} half of them" if half < max(waiting) else ""
         yield (
-            f"{len(waiting)} undecided for want of replicas: {max(waiting)} a side would decide all of them, "
-            f"{sorted(waiting)[(len(waiting) - 1) // 2]} half of them, if the changes are as seen"
+            f"{len(waiting)} undecided for want of replicas: {max(waiting)} a side would decide{some}, "
+            "if the changes are as seen"
         )
     reasons: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -157,26 +158,21 @@ def rich_table(report: Report) -> Table:
     for place, (cell, texts) in enumerate(zip(report.cells, rows, strict=True)):
         last = place + 1 == len(report.cells) or report.cells[place + 1].subject != cell.subject
         style = {"fail": "bold red", "undecided": "yellow"}.get(cell.verdict)
-        table.add_row(*map(escape, texts), end_section=last, style=style)
+        table.add_row(*(escape(one_line(text)) for text in texts), end_section=last, style=style)
     return table
 
 
 def markdown(report: Report) -> str:
     """A summary for a pull request: the verdict, what did not pass, and the whole table below a fold."""
-    text = [f"### {_escaped(headline(report))}", ""]
-    text += [f"- {_escaped(line)}" for line in lines(report)]
+    text = [f"### {in_markdown(headline(report))}", ""]
+    text += [f"- {in_markdown(line)}" for line in lines(report)]
     if report.cells:
         text += ["", "<details><summary>all cells</summary>", ""]
         headers, rows = _columns(report.cells)
         text += ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
-        text += ["| " + " | ".join(map(_escaped, row)) + " |" for row in rows]
+        text += ["| " + " | ".join(map(in_markdown, row)) + " |" for row in rows]
         text += ["", "</details>"]
     return "\n".join(text) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """Names are a user's: nothing in them is markup, and none breaks a line."""
-    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def as_json(report: Report) -> str:

@@ -70,7 +70,7 @@ def show(rows: Sequence[Row], runs: Sequence[RunResult], console: Console, asked
         if part.shown:
             console.print(table.rich_table(part.rows, console.width, part.shown))
         for line in part.lines:
-            console.print(line, markup=False)
+            console.print(table.one_line(line), markup=False)
 
 
 def markdown(rows: Sequence[Row], runs: Sequence[RunResult], asked: Asked = PLAINLY) -> str:
@@ -78,5 +78,6 @@ def markdown(rows: Sequence[Row], runs: Sequence[RunResult], asked: Asked = PLAI
     texts = []
     for part in parts(rows, runs, asked):
         texts += [table.markdown(part.rows, part.shown)] if part.shown else []
-        texts += ["".join(f"* {line.removeprefix(BULLET)}\n" for line in part.lines)] if part.lines else []
+        items = (table.in_markdown(line.removeprefix(BULLET)) for line in part.lines)
+        texts += ["".join(f"* {item}\n" for item in items)] if part.lines else []
     return "\n".join(texts)

@@ -4,17 +4,21 @@ Markdown and JSON."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.cost.question import Question
 from profiler.report.csv_text import as_csv
-from profiler.report.table import ROOM_FOR_ALL, Row, Shown
+from profiler.report.table import Row, Shown
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+
+GAP = 2  # between columns
 
 
 class View(NamedTuple):
@@ -81,15 +85,22 @@ def _has(view: View, column: str) -> bool:
     return any(each.column == column for each in view.shown)
 
 
-def _chosen(view: View, rows: Sequence[Row], width: int) -> list[Shown]:
-    """Columns that say something of these rows; those that can be spared only where there is room."""
-    return [
+def _chosen(view: View, rows: Sequence[Row], width: float = math.inf) -> list[Shown]:
+    """Columns that say something of these rows; of those that can be spared the last that
+    there is room for."""
+    shown = [
         each
         for each in view.shown
-        if (width >= ROOM_FOR_ALL or not each.spare)
-        and any(row[each.column] is not None for row in rows)
-        and _tells_apart(each.column, rows)
+        if any(row[each.column] is not None for row in rows) and _tells_apart(each.column, rows)
     ]
+    spare = [each for each in shown if each.spare]
+    while spare and sum(_width(each, rows) + GAP for each in shown) > width:
+        shown.remove(spare.pop(0))
+    return shown
+
+
+def _width(shown: Shown, rows: Sequence[Row]) -> int:
+    return max(map(len, (*shown.header.split("\n"), *(shown.write(row, shown.column) for row in rows))))
 
 
 def _tells_apart(column: str, rows: Sequence[Row]) -> bool:
@@ -131,7 +142,7 @@ def markdown(sections: Sequence[Section]) -> str:
 def _markdown(section: Section) -> str:
     parts = [f"## {_title(section)}\n"]
     if section.rows:
-        shown = _chosen(section.view, section.rows, ROOM_FOR_ALL)
+        shown = _chosen(section.view, section.rows)
         lines = [[each.header.replace("\n", " ") for each in shown], ["---"] * len(shown)]
         lines += [[each.write(row, each.column) for each in shown] for row in section.rows]
         parts.append(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 NA = "n/a"
 CLIENT_MARK = "⚠"
+_CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+")
+# An underline inside a word is one.
+_MARKUP = re.compile(r"[\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_])")
 FORMATS = ("table", "csv", "md", "json")
 
 
@@ -38,6 +41,16 @@ class Shown:
     write: Callable[[Row, str], str]
     marks_best: bool = False
     spare: bool = False
+
+
+def one_line(text: str) -> str:
+    """Names are a user's: none breaks a line or commands a terminal."""
+    return _CONTROL.sub(" ", text)
+
+
+def in_markdown(text: str) -> str:
+    """Nor is anything in them markup."""
+    return _MARKUP.sub(r"\\\g<0>", one_line(text))
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -174,6 +187,7 @@ WHERE_THERE_IS_ONE = (
     "gco2e_per_m_output_tokens",
 )
 ROOM_FOR_ALL = 110
+MODEL_WIDTH = 18  # so long a name is never folded
 MOST_PRICES = 6
 UTILISED = "at 100 % utilisation, which no service has"
 
@@ -209,6 +223,8 @@ def _chosen(rows: Sequence[Row], width: int, shown: Sequence[Shown]) -> list[Sho
     left_out |= {name for name in WHERE_THERE_IS_ONE if all(row[name] is None for row in rows)}
     left_out |= {column for column in TELLING if len({row[column] for row in rows}) < 2}
     left_out |= {each.column for each in shown if _is_ratio(each) and not _has(rows, each.column)}
+    if len({row.get("baseline") for row in rows}) == 1:
+        left_out.add("baseline")
     if all(row["runs"] == 1 for row in rows):
         left_out.add("runs")
     if len({(row["model"], row["routing"]) for row in rows}) == len({row["model"] for row in rows}):
@@ -235,7 +251,7 @@ def cells(
 ) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
     """Headers, cell texts and the (row, column) places of the best values."""
     chosen = _chosen(rows, width, shown)
-    texts = [[each.write(row, each.column) for each in chosen] for row in _with_relative(rows)]
+    texts = [[one_line(each.write(row, each.column)) for each in chosen] for row in _with_relative(rows)]
     marked = {
         (number, place)
         for place, each in enumerate(chosen)
@@ -253,8 +269,10 @@ def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[S
 
     headers, texts, marked = cells(rows, width, shown)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in headers:
-        table.add_column(header, justify="left" if header == "model" else "right", overflow="fold")
+    for place, header in enumerate(headers):
+        is_model = header == "model"
+        whole = is_model and max((len(text[place]) for text in texts), default=0) <= MODEL_WIDTH
+        table.add_column(header, justify="left" if is_model else "right", overflow="fold", no_wrap=whole)
     loads = [same_load(row) for row in rows]
     changes = [here != after for here, after in zip(loads, [*loads[1:], None], strict=True)]
     together = sum(changes) == len(set(loads))
@@ -271,8 +289,9 @@ def markdown(rows: Sequence[Row], shown: Sequence[Shown] = SHOWN) -> str:
     headers, texts, marked = cells(rows, shown=shown)
     lines = ["| " + " | ".join(headers) + " |", "|" + "|".join("---" for _ in headers) + "|"]
     for number, text in enumerate(texts):
-        styled = [f"**{c}★**" if (number, place) in marked else c for place, c in enumerate(text)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in styled) + " |")
+        written = map(in_markdown, text)
+        styled = [f"**{c}★**" if (number, place) in marked else c for place, c in enumerate(written)]
+        lines.append("| " + " | ".join(styled) + " |")
     return "\n".join(lines) + "\n"
 
 

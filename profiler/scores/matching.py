@@ -76,7 +76,8 @@ def matched(a: Score, b: Score, margin: float | None = None) -> Matched:
         p=_p_equivalent(apart, error, margin),
         verdict=verdict,
         reason=reason,
-        p_win=1 / (1 + 10 ** (-apart / 400)) if a.unit == "elo" else None,
+        # 1/(1 + 10^(−Δ/400)), which does not overflow
+        p_win=(1 + math.tanh(apart * math.log(10) / 800)) / 2 if a.unit == "elo" else None,
     )
 
 

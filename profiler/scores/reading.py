@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,11 +21,15 @@ from profiler import stats
 from profiler.catalog.scores import Score, Unit, quality
 from profiler.errors import InputError
 
+if TYPE_CHECKING:
+    import csv
+
 Z95 = 1.959963984540054
 SHARES = re.compile(r"acc|exact_match|pass@|pass_at|f1|mc[12]|em$|score_frac|strict_acc|loose_acc")
 COSTS = re.compile(r"perplexity|bits_per_byte|brier|wer$|loss")
 UNITS: tuple[Unit, ...] = ("elo", "percent", "frac", "points")
 WANTED = ("model", "benchmark", "score", "date", "source")
+MAX, MAX_N = 1e15, 10**9  # of a score, of its questions
 KNOWN = (*WANTED, "low", "high", "stderr", "n", "unit")
 
 
@@ -50,15 +54,17 @@ def read(path: Path) -> tuple[Score, ...]:
 def _of_harness(text: str, path: Path) -> Iterator[Score]:
     try:
         told = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
     results = told.get("results")
     if not isinstance(results, dict):
         raise InputError(f"{path}: no 'results' in it; what lm_eval --output_path writes has them")
     model, date = _model(told, path), _date(told.get("date"))
     for task, metrics in results.items():
-        counted = told.get("n-samples", {}).get(task, {}).get("effective")
-        lower = {name for name, up in told.get("higher_is_better", {}).get(task, {}).items() if up is False}
+        samples = _number(_table(_table(told.get("n-samples")).get(task)).get("effective"))
+        counted = int(samples) if samples and 1 <= samples <= MAX_N else None
+        better = _table(_table(told.get("higher_is_better")).get(task))
+        lower = {name for name, up in better.items() if up is False}
         for metric, how, value, stderr in _metrics(metrics):
             if metric in lower or COSTS.search(metric):
                 continue  # more of it is worse: no score
@@ -79,18 +85,23 @@ def _of_harness(text: str, path: Path) -> Iterator[Score]:
 
 def _metrics(told: Any) -> Iterator[tuple[str, str, float, float | None]]:
     """Metric, filter, value and standard error of a task; what has no filter (``alias``) is no metric."""
-    for name, value in told.items() if isinstance(told, dict) else ():
+    for name, value in _table(told).items():
         metric, comma, how = name.partition(",")
         number = _number(value)
         if comma and number is not None and not metric.endswith("_stderr"):
             yield metric, how, number, _number(told.get(f"{metric}_stderr,{how}"))
 
 
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _model(told: dict[str, Any], path: Path) -> str:
     """The model as the harness was told it: ``pretrained=`` or ``model=`` of its arguments."""
-    arguments = (told.get("config") or {}).get("model_args") or ""
+    arguments = _table(told.get("config")).get("model_args")
     if isinstance(arguments, str):
         arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
+    arguments = _table(arguments)
     for name in (told.get("model_name"), arguments.get("pretrained"), arguments.get("model")):
         if isinstance(name, str) and name:
             return name
@@ -103,13 +114,17 @@ def _date(stamp: Any) -> str | None:
     number = _number(stamp)
     if number is None:
         return stamp if isinstance(stamp, str) else None
-    return datetime.fromtimestamp(number, UTC).date().isoformat()
+    try:
+        return datetime.fromtimestamp(number, UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _number(value: Any) -> float | None:
     """A finite number; None for what the harness writes in its place (``N/A``, NaN)."""
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if ok else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -MAX < value < MAX:
+        return None
+    return float(value)
 
 
 def bounds(
@@ -130,22 +145,33 @@ def _of_csv(text: str, path: Path) -> Iterator[Score]:
     import csv
     import io
 
-    table = csv.DictReader(io.StringIO(text))
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        yield from _of_table(table, path)
+    except csv.Error as error:
+        raise InputError(f"{path}, line {table.line_num}: damaged: {error}") from None
+
+
+def _of_table(table: csv.DictReader[str], path: Path) -> Iterator[Score]:
     given = [name.strip() for name in table.fieldnames or ()]
     table.fieldnames = given
     missing = [name for name in WANTED if name not in given]
-    unknown = [str(name) for name in given if name not in KNOWN]
+    unknown = [" ".join(name.split())[:40] for name in given if name not in KNOWN]
     if missing or unknown:
         wrong = f"no column {', '.join(missing)}" if missing else f"unknown column {', '.join(unknown)}"
         raise InputError(f"{path}: {wrong}; a file of scores has {','.join(WANTED)} and, where known, "
                          "low,high or stderr or n, and unit")  # fmt: skip
     rows = [(table.line_num, _cells(row, path, table.line_num)) for row in table]
-    largest: dict[str, float] = {}
+    sizes: dict[str, list[float]] = {}
+    seen: set[tuple[str, str, str]] = set()
     for line, row in rows:
-        value = _number_in(row, "score", path, line)
-        largest[row["benchmark"]] = max(abs(value or 0.0), largest.get(row["benchmark"], 0.0))
+        key = (row["model"].lower(), row["benchmark"], row["date"])
+        if key in seen:
+            raise InputError(f"{path}, line {line}: a second score of {row['model'][:40]} of that date")
+        seen.add(key)
+        sizes.setdefault(row["benchmark"], []).append(abs(_number_in(row, "score", path, line) or 0.0))
     for line, row in rows:
-        yield _row(row, largest[row["benchmark"]], path, line)
+        yield _row(row, sizes[row["benchmark"]], path, line)
 
 
 def _cells(row: dict[Any, Any], path: Path, line: int) -> dict[str, str]:
@@ -158,8 +184,8 @@ def _cells(row: dict[Any, Any], path: Path, line: int) -> dict[str, str]:
     return cells
 
 
-def _row(row: dict[str, str], largest: float, path: Path, line: int) -> Score:
-    unit = _unit(row, largest, path, line)
+def _row(row: dict[str, str], sizes: Sequence[float], path: Path, line: int) -> Score:
+    unit = _unit(row, sizes, path, line)
     value = _number_in(row, "score", path, line) or 0.0
     low, high, n = (_number_in(row, name, path, line) for name in ("low", "high", "n"))
     if (low is None) != (high is None):
@@ -182,16 +208,21 @@ def _row(row: dict[str, str], largest: float, path: Path, line: int) -> Score:
     )
 
 
-def _unit(row: dict[str, str], largest: float, path: Path, line: int) -> Unit:
+def _unit(row: dict[str, str], sizes: Sequence[float], path: Path, line: int) -> Unit:
     """As given; else the catalog's of that benchmark; else by the name and size of its scores."""
-    told = row.get("unit") or _usual(row["benchmark"], largest)
+    told, largest = row.get("unit") or _usual(row["benchmark"], max(sizes)), max(sizes)
+    if told == "percent" and not row.get("unit") and any(0 < size <= 1 for size in sizes):
+        raise InputError(
+            f"{path}, line {line}: are the scores of {row['benchmark'][:40]} shares of 1 or of 100? "
+            "give a column unit: frac or percent"
+        )
     for unit in UNITS:
         if unit == told:
             limit = {"frac": 1.0, "percent": 100.0}.get(unit, math.inf)
             if largest > limit:
                 raise InputError(f"{path}, line {line}: {largest:g} is more than a {unit} can be")
             return unit
-    raise InputError(f"{path}, line {line}: unit {told!r} is none of {', '.join(UNITS)}")
+    raise InputError(f"{path}, line {line}: unit {told[:40]!r} is none of {', '.join(UNITS)}")
 
 
 def _usual(benchmark: str, largest: float) -> Unit:
@@ -209,8 +240,10 @@ def _number_in(row: dict[str, str], name: str, path: Path, line: int) -> float |
         value = float(text) if text else None
     except ValueError:
         value = math.nan
-    if value is not None and not math.isfinite(value):
-        raise InputError(f"{path}, line {line}: {name} {text!r} is no number")
+    if value is not None and not -MAX < value < MAX:
+        raise InputError(f"{path}, line {line}: {name} {text[:40]!r} is no number")
     if value is not None and name in ("stderr", "n") and value <= 0:
-        raise InputError(f"{path}, line {line}: {name} {text} must be positive")
+        raise InputError(f"{path}, line {line}: {name} {text[:40]} must be positive")
+    if value is not None and name == "n" and value != int(value):
+        raise InputError(f"{path}, line {line}: n {text[:40]} must be a whole number")
     return value

@@ -58,11 +58,14 @@ def opened(path: Path) -> Encoder:
     name = path.name if path.is_dir() else file.stem if file.suffix == ".json" else file.name
     if name in ("tokenizer", "tekken", "tokenizer.model"):  # says nothing: the folder does
         name = file.resolve().parent.name or name
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"--tokenizer {file}: cannot be read: {error.strerror}") from None
     if data.lstrip()[:1] == b"{":
         return _of_json(data, file, name)
     ranks = _ranks(data)
-    return _tiktoken(ranks, _split_of(file), name) if ranks else _sentencepiece(file, name)
+    return _tiktoken(ranks, _split_of(file), name, file) if ranks else _sentencepiece(file, name)
 
 
 def _in_folder(folder: Path) -> Path:
@@ -79,7 +82,7 @@ def _in_folder(folder: Path) -> Path:
 def _of_json(data: bytes, file: Path, name: str) -> Encoder:
     try:
         told = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"--tokenizer {file}: {error}") from None
     if isinstance(told.get("vocab"), list) and "pattern" in (told.get("config") or {}):
         return _tekken(told, name, file)
@@ -110,7 +113,7 @@ def _tekken(told: dict[str, Any], name: str, file: Path) -> Encoder:
         ranks = {base64.b64decode(each["token_bytes"]): each["rank"] for each in told["vocab"][:used]}
     except (KeyError, TypeError, binascii.Error) as error:
         raise InputError(f"--tokenizer {file}: not a tekken.json ({error!r})") from None
-    return _tiktoken(ranks, config["pattern"], name)
+    return _tiktoken(ranks, config["pattern"], name, file)
 
 
 def _ranks(data: bytes) -> dict[bytes, int]:
@@ -138,9 +141,15 @@ def _split_of(file: Path) -> str:
     )
 
 
-def _tiktoken(ranks: dict[bytes, int], split: str, name: str) -> Encoder:
+def _tiktoken(ranks: dict[bytes, int], split: str, name: str, file: Path) -> Encoder:
     package = needed("tiktoken")
-    encoding = package.Encoding(name=name, pat_str=split, mergeable_ranks=ranks, special_tokens={})
+    # The library ends the whole process over these.
+    if len(set(ranks.values())) < len(ranks) or not all(bytes([each]) in ranks for each in range(256)):
+        raise InputError(f"--tokenizer {file}: damaged: a byte without a rank, or a rank of two tokens")
+    try:
+        encoding = package.Encoding(name=name, pat_str=split, mergeable_ranks=ranks, special_tokens={})
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"--tokenizer {file}: damaged: {error}") from None
     return Encoder(name=name, encode=encoding.encode_ordinary)
 
 

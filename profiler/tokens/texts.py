@@ -48,7 +48,7 @@ def read(paths: Sequence[Path]) -> Texts:
     for path in paths:
         if path.stem in lines:
             raise InputError(f"{path}: language {path.stem!r} comes twice; the file's name is the language")
-        lines[path.stem] = _filled(_text(path).splitlines(), str(path))
+        lines[path.stem] = _filled(_lines(path), str(path))
     return _of_files(lines, {str(path): path.stem for path in paths})
 
 
@@ -65,15 +65,17 @@ def _of_files(lines: dict[str, list[str]], origins: dict[str, str]) -> Texts:
     return Texts(lines=lines, parallel=parallel, origins=origins, notes=notes)
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> list[str]:
+    """str.splitlines would also split at U+2028 and the like, inside a sentence."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first, as with iconv"
         ) from None
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def _filled(lines: Sequence[str], where: str) -> list[str]:
@@ -87,8 +89,7 @@ def _filled(lines: Sequence[str], where: str) -> list[str]:
 
 
 def _table(path: Path) -> Texts:
-    # str.splitlines would also split at U+2028 and the like, inside a sentence
-    records = [line.removesuffix("\r") for line in _text(path).split("\n")]
+    records = _lines(path)
     found = _tsv(records, path) if path.suffix.lower() == ".tsv" else _jsonl(records, path)
     lines = {language: [row.get(language, "").strip() for row in found] for row in found for language in row}
     if len(lines) < 2:

@@ -150,3 +150,18 @@ def test_many_lines_over_many_runs_take_little_time():
         patch.setattr(against.Base, "_values", count)
         asked(*found, baseline="m0")
     assert len(counted) <= 2 * len(RATIOS)
+
+
+def test_lines_can_be_sorted_by_a_ratio_where_there_is_one():
+    found = [figures(name, rate, model=name) for name, rate in (("a", 100), ("b", 300), ("c", 200))]
+    question = Question(terms=Terms(), baseline="a", sort="-output_tokens_per_s_ratio")
+    assert [line.found.run for line in answer(found, question).lines] == ["b", "c", "a"]
+    with pytest.raises(InputError, match="no column 'output_tokens_per_s_ratio'"):
+        answer(found, Question(terms=Terms(), sort="output_tokens_per_s_ratio"))
+
+
+@pytest.mark.parametrize("baseline", ["r", ""])
+def test_the_beginning_of_runs_of_several_models_is_no_baseline(baseline):
+    found = [figures("r1", 100, model="a"), figures("r2", 100, model="b")]
+    with pytest.raises(InputError, match=r"runs of 2 models begin so \(a, b\)"):
+        asked(*found, baseline=baseline)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.comparison import Question, answer, choice
+from profiler.comparison import Question, answer, choice, together
 from profiler.cost.terms import Terms
 from profiler.errors import InputError
 from tests.comparison.lines import figures, of
@@ -104,7 +104,9 @@ def test_sorting_loses_nothing_and_orders_the_rest(values, falls):
 
 def test_unsorted_lines_to_compare_stand_together():
     found = [figures(n, model=m, concurrency=c) for n, m, c in (("a", "x", 8), ("b", "y", 1), ("c", "x", 1))]
-    assert runs(answer(found, Question(terms=Terms())).lines) == "cba"
+    lines = answer(found, Question(terms=Terms())).lines
+    assert runs(lines) == "abc", "as data they stand as the runs do"
+    assert runs(together(lines)) == "cba"
 
 
 def test_a_line_and_its_row_agree_in_every_cell():

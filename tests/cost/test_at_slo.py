@@ -182,6 +182,17 @@ def test_the_bill_on_all_tokens_and_on_those_of_good_requests(held):
         assert half[name] == pytest.approx(2 * row[name])
 
 
+def test_how_many_tokens_are_good_is_uncertain_too(held):
+    """Few late in one window and many in another: the interval of good tokens is wider than that of all."""
+    held.run("run", window(0, 8, 0.3, late=4, n=1600), window(1, 8, 0.3, late=160, n=1600))
+    (row, _) = at_slo.rows(held.ask(slo={"ttft_p50_s": 0.5}))
+    every, good = (
+        row[f"{name}_high"] / row[f"{name}_low"]
+        for name in ("output_tokens_per_s", "good_output_tokens_per_s")
+    )
+    assert good > 1.5 * every
+
+
 def test_models_side_by_side_on_equal_machines_and_on_their_own_best():
     slow = choice([figures("a", gpu="NVIDIA L4", output_tokens_per_s=rate(100.0))], best=1, limits=(TTFT,))
     fast = choice([figures("a", gpu=load.H100, output_tokens_per_s=rate(400.0))], best=1, limits=(TTFT,))

@@ -146,3 +146,12 @@ def test_no_energy_no_electricity():
     found = hourly(basis="electricity")
     assert isinstance(found, Missing)
     assert "no energy was measured" in found.reason
+
+
+@pytest.mark.parametrize(
+    "words", [{"price": "1e308"}, {"price": "1e-320"}, {"price": "1", "utilization": 1e-300}]
+)
+def test_an_hour_that_nobody_pays_is_an_error(words):
+    """What is made of it would overflow, or be 0."""
+    with pytest.raises(InputError, match="an hour of work comes to"):
+        basis.hourly(figures(), terms.read(**words))

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from profiler import catalog, consumption
 from profiler.catalog import ApiOffer
-from profiler.cost import basis, break_even, terms
+from profiler.cost import basis, break_even, question, terms
 from profiler.cost.break_even import Month
 from profiler.errors import InputError
 from tests.cost import load
@@ -209,6 +209,8 @@ def test_what_has_no_row_says_why(sold):
     assert not list(break_even.missing(asked(figures())))
 
 
-def test_an_unknown_api_model_is_an_error_with_the_nearest_name(sold):
-    with pytest.raises(InputError, match=r"--api deepsek-r1: no provider .*did you mean 'deepseek-r1'"):
-        break_even.rows(asked(figures(), price="1", api="deepsek-r1"))
+def test_an_unknown_api_model_is_an_error_with_the_nearest_name():
+    """Whatever is shown, and also where a list price is the basis."""
+    for name in ("rented", "api"):
+        with pytest.raises(InputError, match=r"--api deepsek-r1: no provider .*did you mean 'deepseek-r1'"):
+            question.asked([], terms.read(basis=name), slo={}, api="deepsek-r1", measured=[])

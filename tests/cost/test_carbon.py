@@ -107,3 +107,12 @@ def test_a_grid_by_name():
 
 def test_energy_of_nothing():
     assert electricity.energy(figures(**{GROSS: 0.36, "output_tokens_per_s": None}), terms.read()).reason
+
+
+def test_what_waits_is_as_uncertain_as_the_rate_it_is_laid_on():
+    """100 W of waiting over 90 to 110 tokens/s add 1/u − 1 = 3 times 1.11 to 0.909 J to each token."""
+    found = figures(power_idle_w=100.0, **{GROSS: Estimate(2.0, 1.9, 2.1, 3, "repeats")})
+    used = electricity.energy(found, terms.read(utilization=0.25)).j_per_output_token
+    assert used.value == pytest.approx(2 + 3 * 1.0)
+    assert used.low == pytest.approx(1.9 + 3 * 100 / 110)
+    assert used.high == pytest.approx(2.1 + 3 * 100 / 90)

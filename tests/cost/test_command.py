@@ -44,7 +44,7 @@ def refused(run, *words):
 
 
 def test_all_sections_as_a_table(mixed):  # noqa: F811
-    text = told(mixed, *PRICE, "--utilization", "0.4")
+    text = told(mixed, *PRICE, "--utilization", "0.4", "--show", "all")
     for title in ("Kinds of tokens (scenario mix)", "Invoice (scenario mix)", "Requests (scenario mix)"):
         assert title in text
     assert "Solved tasks" not in text  # nobody gave an accuracy
@@ -61,6 +61,29 @@ def test_all_sections_as_a_table(mixed):  # noqa: F811
     assert text.count("given with --price") == 1  # what holds for several sections is said once
 
 
+def test_the_answer_first(mixed, tmp_path):  # noqa: F811
+    """Without --show one row a model, and what an option was given for; the rest is named."""
+    text = told(mixed, *PRICE)
+    assert "What it costs (scenario mix)" in text
+    assert "Invoice" not in text
+    assert "m: mix at 1, the highest load measured" in text
+    assert text.rstrip().endswith("flips, sensitivity or all")
+    assert len(text.splitlines()) < 60
+    scores = tmp_path / "scores.csv"
+    scores.write_text("model,benchmark,score,date,source,n\nm,gsm8k,0.5,2026-11-01,mine,100\n")
+    more = told(mixed, *PRICE, "--accuracy", str(scores), "--api", "gpt-4o", "--slo-ttft-p99", "1h")
+    for title in ("What it costs", "Solved tasks", "Against an API", "At the latency promise"):
+        assert title in more
+
+
+def test_the_summary_is_what_the_sections_say(mixed):  # noqa: F811
+    found = json.loads(told(mixed, *PRICE, "--utilization", "0.4", "--format", "json"))
+    (row,) = found["summary"]["rows"]
+    of_kinds = next(each for each in found["kinds"]["rows"] if each["unit"] == "USD")
+    assert {name: row[name] for name in of_kinds} == of_kinds
+    assert row["usd_per_1000_requests"] == found["requests"]["rows"][0]["usd_per_1000_requests"]
+
+
 def test_it_is_readable_at_100_columns(mixed, tmp_path):  # noqa: F811
     scores = tmp_path / "scores.csv"
     scores.write_text("model,benchmark,score,date,source,n\nm,gsm8k,0.5,2026-11-01,mine,100\n")
@@ -73,7 +96,7 @@ def test_it_is_readable_at_100_columns(mixed, tmp_path):  # noqa: F811
 
 def test_json_has_every_column_of_every_section(mixed):  # noqa: F811
     found = json.loads(told(mixed, *PRICE, "--format", "json"))
-    assert list(found)[:3] == ["kinds", "invoice", "requests"]
+    assert list(found)[:4] == ["summary", "kinds", "invoice", "requests"]
     for name, section in found.items():
         assert section["title"] == VIEWS[name].title
         for row in section["rows"]:
@@ -120,7 +143,7 @@ def test_scores_of_other_models_are_one_line(mixed, tmp_path):  # noqa: F811
     [
         (("--format", "html"), "--format html: no such format"),
         (("--show", "kind"), "--show kind: no such section (did you mean 'kinds'?)"),
-        (("--format", "csv"), "--format csv holds one table: choose it with --show kinds|invoice"),
+        (("--format", "csv"), "--format csv holds one table: choose it with --show summary|kinds|invoice"),
         (("--price", "0"), "price"),
         (("--price", "-2"), "price"),
         (("--utilization", "0"), "--utilization"),

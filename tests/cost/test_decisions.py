@@ -28,7 +28,7 @@ OFFER = ApiOffer(
 def _sold(monkeypatch):
     dear = replace(OFFER, provider="Q", per_m_output=90.0)
     held = {"m": (OFFER, dear), "dense": (OFFER,)}
-    monkeypatch.setattr(catalog, "api_offers", lambda model, rates: held.get(model, ()))
+    monkeypatch.setattr(catalog, "api_offers", lambda model, rates, sheet: held.get(model, ()))
 
 
 def text(name, question):
@@ -112,9 +112,9 @@ def test_power_alone_pays_at_any_volume():
 
 def test_flips_in_words():
     said = text("flips", asked(*two(), price="3.6"))
-    assert "| moe | dense | 1 | 0.500 (0.486–0.514) | moe |" in said
+    assert "| moe | dense | 1 | 0.500 (0.486–0.514) | A |" in said
     assert "2.00 (1.94–2.06)" in said  # the price ratio
-    assert "moe 50.0%" in said
+    assert "A 50.0%" in said
     assert "fewer than two loads in common" in said
     assert "electricity tariff n/a" in said
 

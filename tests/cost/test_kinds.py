@@ -233,3 +233,13 @@ def test_a_load_of_like_requests_alone_is_one_kind_and_says_which_runs_would_men
     assert [kind.name for kind in parts.kinds] == [kinds.ALL]
     assert "scenario prefill" in parts.missing
     assert "the mix does not vary enough" in parts.missing
+
+
+def test_times_of_one_machine_are_taken_for_the_worst_correlation():
+    a, b = Estimate(4.0, 3.0, 6.0, 3, "repeats"), Estimate(2.0, 1.5, 2.25, 3, "repeats")
+    together = kinds.combined([(1.0, a), (2.0, b)])
+    assert (together.low, together.value, together.high) == (pytest.approx(6.0), 8.0, pytest.approx(10.5))
+    apart = kinds.combined([(1.0, a), (-1.0, b)])
+    assert apart.low == pytest.approx(2 - (1 + 0.25**2) ** 0.5)
+    assert apart.high == pytest.approx(2 + (4 + 0.5**2) ** 0.5)
+    assert kinds.combined([(1.0, a), (1.0, Estimate(1.0))]).low is None

@@ -96,7 +96,7 @@ def test_a_ratio_is_made_shares_that_sum_to_one(one, other, third):
         ("utilization=1.01", "utilization 1.01: expected a share"),
         ("utilization=x.csv", "utilization x.csv: no such file"),
         ("pue=0.99", "pue: expected a number >= 1.0, got 0.99"),
-        ("pue=nan", "pue: expected a finite number, got nan"),
+        ("pue=nan", "pue: expected a finite number below 1e+18, got nan"),
         ("pue=low", "pue: expected a number, got 'low'"),
         ("blend=0.7/0.2", "blend 0.7/0.2: shares sum to 0.9, not to 1; a ratio is written 3:1"),
         ("blend=[3, 1]", "shares sum to 4, not to 1"),
@@ -172,3 +172,24 @@ def test_a_sheet_of_token_prices_must_be_there(tmp_path):
     assert listed.prices("gpt-4o", terms.read()).offers[0].output == 10
     with pytest.raises(InputError, match=r"api_prices nowhere\.csv: no such sheet"):
         terms.read(["api_prices=nowhere.csv"])
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (("load_profile=[" + ",".join(["1e300"] * 12 + ["0"] * 12) + "]",), {}),
+        ((), {"utilization": 0.5}),
+    ],
+)
+def test_a_profile_of_any_unit_is_mean_over_peak(words, options):
+    assert terms.read(words, **options).paid_share == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "word", ["replicas=1" + "0" * 400, "owned.gpus_per_node=1" + "0" * 5000, "x" * 5000, "a\0b=1", "a\0b"]
+)
+def test_monstrous_words_are_errors(word):
+    with pytest.raises(InputError):
+        terms.read([word])
+    with pytest.raises(InputError):
+        terms.read(price=word)

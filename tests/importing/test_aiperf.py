@@ -11,7 +11,7 @@ from profiler.errors import InputError
 from profiler.importing import aiperf
 from profiler.schema import LoadPoint
 
-LINES, SUMMARY, TABLE = aiperf.LINES, aiperf.SUMMARY, aiperf.TABLE
+LINES, SUMMARY, TABLE = aiperf.LINES, aiperf.SUMMARY, "profile_export_aiperf.csv"
 
 
 @pytest.fixture
@@ -36,6 +36,10 @@ def test_its_figures_are_those_of_the_records(run_of, imported, points):
     assert np.mean(ttft_ms) == pytest.approx(said["time_to_first_token"]["avg"], rel=1e-4)
     assert np.percentile(ttft_ms, 99) == pytest.approx(said["time_to_first_token"]["p99"], rel=1e-4)
     assert np.mean(whole_ms) == pytest.approx(said["request_latency"]["avg"], rel=1e-3)
+    ttft_s = said["time_to_first_token"]["avg"] / 1e3
+    assert found.estimates["ttft_s_mean"].value == pytest.approx(
+        ttft_s, rel=1e-4
+    )  # a closed loop has no queue
     rate = said["output_token_throughput"]["avg"]
     assert found.estimates["output_tokens_per_s"].value == pytest.approx(rate, rel=0.01)
 
@@ -149,6 +153,72 @@ def test_damaged_lines_are_named(run_of, imported, change, said):
     path.write_text("\n".join([json.dumps(json.loads(first) | change), *rest]))
     with pytest.raises(InputError, match=said):
         imported(path)
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def capped(path, streams, spread=1.0):
+    """As with a cap on requests in flight: 12/s were asked for, ``spread`` times as long between sendings."""
+    told = json.loads(path.with_name(SUMMARY).read_text())
+    told["input_config"]["phases"][-1] |= {"rate": 12.0, "concurrency": streams}
+    path.with_name(SUMMARY).write_text(json.dumps(told))
+    lines = lines_of(path)
+    first = min(line["metadata"]["request_start_ns"] for line in lines)
+    for line in lines:
+        late = int((line["metadata"]["request_start_ns"] - first) * (spread - 1))
+        for name in ("credit_issued_ns", "request_start_ns", "request_end_ns"):
+            line["metadata"][name] += late
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_a_rate_that_a_cap_held_back_is_a_closed_loop(run_of, points):
+    seen = json.loads(run_of("rate", SUMMARY).read_text())["effective_concurrency"]["max"]
+    path = capped(run_of("rate", SUMMARY, LINES), round(seen), spread=2.0)
+    (found,) = points(path, scenario="held back")
+    assert found.point == LoadPoint(mode="closed", concurrency=round(seen))
+    assert any("12 requests/s were asked for and" in note for note in found.notes)
+
+
+def test_a_cap_that_is_not_reached_changes_nothing(run_of, points):
+    path = capped(run_of("rate", SUMMARY, LINES), 1000)
+    (found,) = points(path)
+    assert found.point == LoadPoint(mode="open", requests_per_s=12.0)
+    assert not any("in flight" in note for note in found.notes)
+
+
+def test_answers_that_were_not_streamed_have_the_summary(run_of, points):
+    path = run_of("closed", SUMMARY, LINES)
+    lines = lines_of(path)
+    for line in lines:
+        del line["metrics"]["time_to_first_token"], line["metrics"]["inter_chunk_latency"]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    told = json.loads(path.with_name(SUMMARY).read_text())
+    (found,) = points(path)
+    assert found.requests_ok == 48
+    assert found.estimates["e2e_s_mean"].value == pytest.approx(told["request_latency"]["avg"] / 1e3)
+    assert any("not streamed" in note for note in found.notes)
+
+
+def test_a_prefix_names_the_files_that_belong_together(run_of, imported, tmp_path):
+    path = run_of("closed", SUMMARY, LINES)
+    mine = path.rename(path.with_name("mine.jsonl"))
+    with pytest.raises(InputError, match="does not say which model"):
+        imported(mine)  # the usual summary beside it is of another run
+    path.with_name(SUMMARY).rename(path.with_name("mine.json"))
+    (run,) = imported(mine)
+    assert run.manifest.model.name == "tiny-moe"
+
+
+def test_turns_of_a_conversation_are_of_no_one_length(run_of, imported):
+    path = run_of("closed", SUMMARY, LINES)
+    told = json.loads(path.with_name(SUMMARY).read_text())
+    told["input_config"]["datasets"][0]["turns"] = {"mean": 3.0, "stddev": 0.0}
+    path.with_name(SUMMARY).write_text(json.dumps(told))
+    (run,) = imported(path)
+    assert run.manifest.scenario.name == "AIPerf"
 
 
 def test_a_line_cut_short(run_of, imported, tmp_path):

@@ -130,6 +130,8 @@ def test_nothing_half_written_stays(real, tmp_path, monkeypatch):
         ('{"a": 1}\n{"b": ', "damaged or cut short: line 2"),
         ("a,b\n1,2\n", "not a format that is known here"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "a number too long"),
+        ("a,b\n1\r2,3\n" + "x" * 200_000, "damaged: line"),
     ],
 )
 def test_what_is_no_result(tmp_path, text, said):
@@ -173,11 +175,31 @@ def test_from_overrides_and_is_checked(real, tmp_path):
         importing.run_folders(path, tmp_path / "out", Given(), "vlm")
 
 
+def test_a_name_is_no_way_out_of_the_folder(real, imported, tmp_path):
+    path = real(PLAIN)
+    for name in ("../../x", "..", "\ud800"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_id": name}))
+        (run,) = imported(path)
+        assert run.folder.parent == tmp_path / "results"
+        assert not run.folder.name.startswith(".")
+
+
+def test_a_date_that_is_none_is_not_taken(real, imported):
+    path = real("guidellm_closed.json")
+    told = json.loads(path.read_text())
+    told["benchmarks"][0]["start_time"] = 1e15
+    path.write_text(json.dumps(told))
+    (run,) = imported(path)
+    assert any("does not say when" in note for note in run.manifest.engine.notes)
+
+
 def test_gpus_need_a_kind_and_a_kind_a_number(imported):
     with pytest.raises(InputError, match="--gpus 2: of which kind"):
         imported(PLAIN, gpus=2)
     with pytest.raises(InputError, match="how many H100"):
         imported(PLAIN, gpu="H100")
+    with pytest.raises(InputError, match="no run is known on more than"):
+        imported(PLAIN, gpu="H100", gpus=10**9)
     with pytest.raises(InputError, match="--gpu H10: no such GPU"):
         imported(PLAIN, gpu="H10", gpus=1)
 

@@ -117,6 +117,40 @@ def test_a_request_that_was_never_sent_is_none(told, real, points):
     assert all(each.failures == {} for each in found)
 
 
+def test_without_a_schedule_times_count_from_sending(told, real, points):
+    """``throughput`` wants all of them at the start, whenever a place is free."""
+    path, value = real("guidellm_closed.json"), told("guidellm_closed.json")
+    for benchmark in value["benchmarks"]:
+        benchmark["config"]["strategy"] = {"type_": "throughput", "max_concurrency": 4}
+        for each in benchmark["requests"]["successful"]:
+            each["info"]["timings"]["targeted_start"] = benchmark["start_time"] - 100
+    value["benchmarks"] = value["benchmarks"][1:]
+    path.write_text(json.dumps(value))
+    (found,) = points(path, whole=True)
+    assert found.point == LoadPoint(mode="closed", concurrency=4)
+    said = value["benchmarks"][0]["metrics"]["time_to_first_token_ms"]["successful"]["mean"]
+    assert found.estimates["ttft_s_mean"].value * 1e3 == pytest.approx(said, rel=1e-4)
+
+
+def test_answers_that_were_not_streamed_have_the_summary(told, real, points):
+    path, value = real("guidellm_closed.json"), told("guidellm_closed.json")
+    for benchmark in value["benchmarks"]:
+        for each in benchmark["requests"]["successful"]:
+            each["info"]["timings"] |= {"first_token_iteration": None, "last_token_iteration": None}
+    path.write_text(json.dumps(value))
+    for found in points(path):
+        assert found.requests_ok == 48
+        assert any("not streamed" in note for note in found.notes)
+
+
+def test_turns_of_a_conversation_are_of_no_one_length(told, real, imported):
+    path, value = real("guidellm_closed.json"), told("guidellm_closed.json")
+    value["config"]["spec"]["data"][0]["turns"] = 3
+    path.write_text(json.dumps(value))
+    (run,) = imported(path)
+    assert run.manifest.scenario.name == "GuideLLM"
+
+
 def test_an_unfinished_report(told, real, imported):
     path = real("guidellm_closed.json")
     path.write_text(json.dumps(told("guidellm_closed.json") | {"benchmarks": []}))

@@ -128,6 +128,13 @@ def test_an_open_loop_begins_when_the_first_answer_ended():
     assert (found.start_ns, found.end_ns) == (S // 2, round(5.8 * S))
 
 
+def test_a_window_ends_within_the_run():
+    told = [Told(sent=n * 0.2, tokens=[n * 0.2 + 0.1, n * 0.2 + 0.15]) for n in range(30)]
+    held = records([*told, Told(sent=6.5, cancelled=True)])
+    found = steady.window(LoadPoint(mode="open", requests_per_s=5.0), held)
+    assert "0.15–6.50 s of 6.50 s" in found.note
+
+
 def test_without_an_answer_there_is_no_window():
     held = records([Told(sent=n * 1.0, error="no") for n in range(20)])
     assert steady.window(LoadPoint(mode="closed", concurrency=1), held)[:2] == (None, None)

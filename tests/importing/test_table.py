@@ -131,6 +131,19 @@ def test_an_open_load(table):
     assert metrics.points(run)[0].point == LoadPoint(mode="open", requests_per_s=2.5)
 
 
+def test_a_cell_too_many_shifts_the_others(tmp_path, imported):
+    path = tmp_path / "table.csv"
+    path.write_text("model,concurrency,tokens/s,power_w\nm,8,1,234,400\n")
+    with pytest.raises(InputError, match="row 2: 5 cells for 4 columns"):
+        imported(path)
+
+
+@pytest.mark.parametrize("row", [{"model": ["a"]}, {"tensor_parallel": {"x": 1}}, {"concurrency": True}])
+def test_json_of_other_types(table, row):
+    with pytest.raises(InputError, match=r"row 1: .* expected a"):
+        table(ROW | row, name="table.json")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -148,6 +161,11 @@ def test_an_open_load(table):
         ({"date": "yesterday"}, "date is 'yesterday'"),
         ({"metric": "x", "value": "1"}, "a row a figure"),
         ({"tokens/s": "5"}, "two columns for output_tokens_per_s"),
+        ({"Num GPUs": "2"}, "two columns are called num_gpus"),
+        ({"max_num_seqs": "8.5"}, "max_num_seqs is 8.5, expected a whole number"),
+        ({"num_gpus": "1000000000"}, "no run is known on more than"),
+        ({"energy_per_token_joules_low": "0.8"}, "0.706 lies outside its interval"),
+        ({"engine": "a\nb"}, "expected a word or a number"),
     ],
 )
 def test_what_is_wrong_is_named(table, tmp_path, change, said):

@@ -80,6 +80,54 @@ def test_a_rate_is_an_open_loop_and_waiting_for_a_place_counts(points):
     assert any("no more than 4 requests were in flight" in note for note in capped.notes)
 
 
+def test_a_summary_of_capped_requests_says_that_their_waiting_is_not_in_it(real, points):
+    path = real("vllm_capped_detailed.json")
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({name: each for name, each in told.items() if name != "itls"}))
+    (found,) = points(path)
+    assert found.estimates["ttft_s_p50"].value < 0.1
+    assert any("waiting for a place is in none" in note for note in found.notes)
+
+
+RAMP = {"request_rate": "inf", "ramp_up_start_rps": 4, "ramp_up_end_rps": 20}
+
+
+@pytest.mark.parametrize(("ramp", "rate"), [("linear", 9.9413), ("exponential", 8.0472)])
+def test_a_ramp_is_an_open_loop_of_its_mean_rate(real, points, ramp, rate):
+    """n requests over the sum of their waits 1/r(i/n): 16/ln 5, and ln 5 · 4 · 20/16."""
+    path = real("vllm_open_detailed.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | RAMP | {"ramp_up_strategy": ramp}))
+    (found,) = points(path)
+    assert (found.point.mode, found.point.requests_per_s) == ("open", pytest.approx(rate, rel=1e-4))
+    assert any(f"ramped from 4 to 20/s ({ramp})" in note for note in found.notes)
+
+
+def test_a_flat_ramp_and_bursts(real, points):
+    path = real("vllm_open_detailed.json")
+    change = RAMP | {"ramp_up_strategy": "linear", "ramp_up_end_rps": 4, "burstiness": 0.3}
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (found,) = points(path)
+    assert found.point.requests_per_s == 4.0
+    assert any("burstiness 0.3" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("change", [{"total_input_tokens": 48 * 1024}, {"burstiness": 0.3}])
+def test_another_workload_in_the_same_file_is_no_repeat(real, imported, tmp_path, change):
+    told = json.loads(real("vllm_closed_plain.json").read_text())
+    path = tmp_path / "appended.json"
+    path.write_text("\n".join(json.dumps(each) for each in (told, told | change, told)))
+    assert [run.manifest.imported.points[0].requests_ok for run in imported(path)] == [96, 48]
+
+
+def test_an_answer_without_a_token_is_empty(real, points):
+    path = real("vllm_closed_detailed.json")
+    told = json.loads(path.read_text())
+    told["ttfts"][4] = 0.0
+    path.write_text(json.dumps(told))
+    (found,) = points(path, whole=True)
+    assert found.failures == {"empty": 1}
+
+
 def test_all_prompts_at_once_are_a_batch(points):
     (found,) = points("vllm_inf_detailed.json")
     assert found.point == LoadPoint(mode="batch", concurrency=24)
@@ -149,6 +197,21 @@ def test_an_older_vllm_without_start_times(real, points):
     assert any("older vLLM" in note for note in found.notes)
 
 
+def test_numbers_beyond_all_measure_are_none(real, points):
+    path = real("vllm_all500_plain.json")
+    told = json.loads(path.read_text())
+    odd = {
+        "total_input_tokens": 5,
+        "latencies": [float("inf"), float("nan"), 0.25],
+        "output_throughput": 1e200,
+    }
+    path.write_text(json.dumps({name: each for name, each in (told | odd).items() if "e2el" not in name}))
+    (found,) = points(path)
+    assert found.estimates["e2e_s_mean"].value == 0.25
+    assert found.estimates["output_tokens_per_s"] is None
+    assert found.estimates["input_tokens_mean"] is None
+
+
 def test_infinity_as_older_versions_wrote_it(real, points):
     path = real("vllm_inf_detailed.json")
     path.write_text(path.read_text().replace('"request_rate": "inf"', '"request_rate": Infinity'))
@@ -180,6 +243,13 @@ def test_throughput_does_not_tell_the_kinds_of_tokens(points):
         ({"duration": "long", "itls": None}, "duration is 'long', expected a number"),
         ({"itls": [["x"]] * 48}, "a request in it is damaged"),
         ({"completed": 1.5}, "expected a whole number"),
+        ({"itls": [[-1e-3, 0.1]] * 48}, "its times run backwards"),
+        ({"ttfts": [1e12] * 48}, "no times of one run"),
+        ({"ttfts": [float("nan")] * 48}, "no times of one run"),
+        ({"output_lens": [10**9] * 48}, "tokens are not between"),
+        ({"input_lens": [float("inf")] * 48}, "a request in it is damaged"),
+        ({"model_id": "a\nb"}, "the model's name is"),
+        ({"model_id": "m" * 1000}, "the model's name is"),
         ({"max_concurrency": "four"}, "max_concurrency is 'four'"),
     ],
 )

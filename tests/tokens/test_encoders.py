@@ -148,6 +148,26 @@ def test_what_is_no_tokenizer(tmp_path):
     assert "not a tekken.json" in complaint_of(tmp_path / "tekken.json")
 
 
+def test_damaged_ranks_end_in_words_and_not_in_the_library(tmp_path):
+    pytest.importorskip("tiktoken")
+    few, twice = byte_ranks(), byte_ranks() | {b"ab": 0}
+    del few[b"a"]
+    for ranks in (few, twice):
+        lines = "\n".join(f"{base64.b64encode(word).decode()} {rank}" for word, rank in ranks.items())
+        (tmp_path / "qwen.tiktoken").write_text(lines)
+        assert "damaged" in complaint_of(tmp_path / "qwen.tiktoken")
+    words = [
+        {"token_bytes": base64.b64encode(word).decode(), "rank": rank} for word, rank in byte_ranks().items()
+    ]
+    sizes = {"default_vocab_size": len(words), "default_num_special_tokens": 0}
+    for pattern in ("(", 5):
+        told = {"config": sizes | {"pattern": pattern}, "vocab": words}
+        (tmp_path / "tekken.json").write_text(json.dumps(told))
+        assert "damaged" in complaint_of(tmp_path / "tekken.json")
+    (tmp_path / "m" / "tokenizer.json").mkdir(parents=True)
+    assert "cannot be read" in complaint_of(tmp_path / "m")
+
+
 def test_a_folder_with_several_asks_which(tmp_path):
     for name in ("a.tiktoken", "b.tiktoken"):
         ranks_file(tmp_path / name)

@@ -149,6 +149,14 @@ def test_files_of_unlike_length_are_held_as_a_whole(tmp_path):
     assert "no interval" in row["notes"]
 
 
+def test_only_ends_of_lines_end_a_sentence(tmp_path):
+    (tmp_path / "en.txt").write_bytes("a\u2028b\r\nc\x0bd\r\n".encode())
+    (tmp_path / "my.txt").write_text("x\ny\n")
+    read = tokens.read([tmp_path / "en.txt", tmp_path / "my.txt"])
+    assert read.parallel
+    assert read.lines["en"] == ["a\u2028b", "c\x0bd"]
+
+
 def test_jsonl_and_tsv_say_the_same(tmp_path):
     (tmp_path / "t.tsv").write_text(f"\ufeffen\tmy\r\n{EN}\t{MY}\r\n{EN}\t\r\n")
     lines = [{"en": EN, "my": MY}, {"en": EN}]
