@@ -192,6 +192,13 @@ def test_hostile_names_stay_text(runs):
     assert r"| \[red\]x\[/red\]\|\<script\> |" in table.markdown(rows)
 
 
+def test_names_command_no_terminal_and_break_no_line(runs):
+    rows = [row | {"model": "a\x1b[31m\x07\nb"} for row in comparison.rows(runs)]
+    headers, texts, _ = table.cells(rows)
+    assert {text[headers.index("model")] for text in texts} == {"a [31m b"}
+    assert len(table.markdown(rows).splitlines()) == 2 + len(rows)
+
+
 def test_a_narrow_terminal_keeps_the_columns_that_decide(runs):
     headers, _, _ = table.cells(comparison.ordered(comparison.rows(runs)), width=80)
     assert "tokens/s out" in headers

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from profiler import comparison, gate, stats, store
-from profiler.errors import InputError
-from profiler.gate import judge, limits
+from profiler.errors import InputError, StoreError
+from profiler.gate import judge, limits, sides
 from profiler.gate.nouns import FAILURES, Limits, Pair, Side, Subject
 from profiler.report import gate as report
 from profiler.schema import EngineFacts, Imported, Model, Price
@@ -310,6 +310,19 @@ def test_costs_at_different_prices_are_not_compared(tmp_path):
     assert {c.verdict for c in cells} == {"pass"}
 
 
+def test_what_only_some_runs_of_the_baseline_have_is_not_dropped_without_a_word():
+    row = dict.fromkeys(comparison.COLUMNS)
+    rows = [row | {"energy_j_per_output_token": energy, "requests_ok": 9} for energy in (1.0, None, 1.1)]
+    base = sides._side(rows)
+    new = sides._side([each | {"energy_j_per_output_token": 1.0} for each in rows])
+    subject = Subject(model="m", scenario="s", load="closed 1")
+    pair = Pair(subject=subject, new=new, base=base, replica="starts")
+    cells = {cell.metric: cell for cell in judge.cells([pair], limits.read())}
+    assert set(cells) == {"energy_j_per_output_token", FAILURES}, "what none of them has is not asked for"
+    found = cells["energy_j_per_output_token"]
+    assert (found.verdict, found.why) == ("undecided", "baseline: n/a in 1 of 3 replicas")
+
+
 def test_a_client_that_was_the_limit_decides_nothing(tmp_path, monkeypatch):
     base, new = sealed(tmp_path, "base"), sealed(tmp_path, "new", paces=(1.5, 1.501, 1.499))
     rows = comparison.rows
@@ -409,6 +422,9 @@ def test_exit_codes_and_files(tmp_path):
     assert failed.exit_code == 1
     assert "gate: FAIL" in failed.stdout
     assert run(slow, "--baseline", base, "--max-regression", "50%").exit_code == 0
+    unwritten = run(new, "--baseline", base, "--junit", tmp_path / "none" / "gate.xml")
+    assert isinstance(unwritten.exception, StoreError)
+    assert "gate: PASS" in unwritten.stdout, "the verdict is not lost with the file"
     wide = run(new, "--baseline", base, "--metric", "energy_j_per_output_token")
     assert wide.exit_code == 3
     assert "not measured" in wide.stdout

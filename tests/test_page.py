@@ -195,3 +195,11 @@ def test_imported_runs_are_marked(tmp_path, capsys):
     assert "| guidellm 0.3 |" in text
     assert "* imported, measured by another tool and in its way: m by guidellm 0.3" in text
     assert "imported" not in printed(capsys, tmp_path / "ours", form="md")
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
+def test_a_run_without_a_window_is_said_to_be_one(tmp_path, capsys, form):
+    make.writer(tmp_path, [], run_id="cut").update(status="interrupted")
+    text = printed(capsys, tmp_path / "cut", form=form)
+    if form in ("table", "md"):
+        assert text.strip().lstrip("·* ") == "cut: interrupted before its first window was finished"

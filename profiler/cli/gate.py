@@ -62,10 +62,6 @@ def gate(
         raise InputError(f"--format {form}: no such format{nearest(form, FORMATS)}")
     allowed = limits.read(max_regression, metric or ())
     found = gating.compare(store.find(runs), store.find(baseline), allowed, price)
-    for path, text in ((junit, report.junit), (markdown, report.markdown)):
-        if path is not None:
-            with store.replacing(path) as beside:
-                beside.write_text(text(found), encoding="utf-8")
     if form == "json":
         write(report.as_json(found))
     else:
@@ -74,6 +70,10 @@ def gate(
         for line in report.lines(found):
             screen.print(f"· {one_line(line)}", markup=False)
         write(f"{report.headline(found)}\n")
+    for path, text in ((junit, report.junit), (markdown, report.markdown)):
+        if path is not None:
+            with store.replacing(path) as beside:
+                beside.write_text(text(found), encoding="utf-8")
     code = {"pass": 0, "fail": FAILED, "undecided": UNDECIDED}[found.verdict]
     if code:
         raise typer.Exit(code)

@@ -70,11 +70,18 @@ def _means(held: Sequence[dict[str, Estimate]]) -> tuple[dict[str, Estimate], li
         return held[0], []
     counts = Counter(chain.from_iterable(held))
     means = {
-        name: replace(stats.over_repeats([each[name].value for each in held]), over=OVER)
+        name: _mean(name, [each[name].value for each in held])
         for name, count in counts.items()
         if count == len(held)
     }
     return means, [name for name, count in counts.items() if count < len(held)]
+
+
+def _mean(name: str, values: Sequence[float]) -> Estimate:
+    found = replace(stats.over_repeats(values), over=OVER)
+    if name.endswith("_frac") and found.high is not None:  # no share is above 1
+        return replace(found, high=min(found.high, max(1.0, found.value)))
+    return found
 
 
 def _fact(name: str, values: Sequence[Any]) -> Any:

@@ -23,7 +23,10 @@ from profiler.stats import LogRatio
 
 ALPHA = 1 - stats.CONFIDENCE
 FEASIBLE = 200  # replicas a side, beyond which "measure more" is no advice
-AT_THE_LIMIT = "the change stands at the limit: no number of repetitions will tell; choose another limit"
+AT_THE_LIMIT = (
+    f"so near the limit, with this noise, more than {FEASIBLE} replicas a side would be needed: choose "
+    "another limit or a quieter machine"
+)
 WORDS = {"starts": "engine starts", "repeats": "repeats"}
 
 

@@ -41,6 +41,9 @@ PLAINLY = Asked()
 def parts(rows: Sequence[Row], runs: Sequence[RunResult], asked: Asked = PLAINLY) -> Iterator[Part]:
     """Cost table, ratios where there is a baseline, energy table where energy was measured, utilisation table
     where ceilings are known, and what holds for all of it."""
+    if not rows:
+        yield Part((), (), _bulleted([*asked.notes, *table.empty_runs(runs)]))
+        return
     rows = rows if asked.in_order else comparison.ordered(rows)
     notes = [*asked.notes, *table.footnotes(rows, alike.host_differences(runs))]
     searches = [] if asked.brief else verdicts.found_lines(runs)

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from profiler import stats
 from profiler.comparison import Question, answer, groups
@@ -44,6 +45,15 @@ def test_cost_is_pooled_over_the_costs_of_the_runs():
     usd = [3.6 / 3600 / rate * 1e6 for rate in (100, 200)]
     assert line.row()["usd_per_m_output_tokens"] == pytest.approx(math.sqrt(usd[0] * usd[1]))
     assert line.row()["price_usd_per_hour"] == 3.6
+
+
+def test_no_share_is_bounded_above_one():
+    held = [figures(name, 100) for name in "ab"]
+    met = [{"slo_met_frac": Estimate(share, n=100)} for share in (0.6, 0.9)]
+    found = [replace(each, estimates=each.estimates | more) for each, more in zip(held, met, strict=True)]
+    row = pool(*found)[0].row()
+    assert row["slo_met_frac_low"] < 0.6
+    assert row["slo_met_frac_high"] == 1
 
 
 def test_a_single_run_keeps_its_own_interval():
