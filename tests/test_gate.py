@@ -114,6 +114,15 @@ def test_a_single_replica_a_side_decides_nothing():
     assert cell.change.value == 2.0
 
 
+def test_windows_of_one_start_fail_only_beyond_what_starts_scatter():
+    base = [0.999, 1.0, 1.001]
+    near, far = [value * 1.09 for value in base], [value * 1.2 for value in base]
+    assert one("ttft_s_p50", near, base).verdict == "fail"
+    assert one("ttft_s_p50", near, base, replica="repeats").verdict == "undecided"
+    assert one("ttft_s_p50", far, base, replica="repeats").verdict == "fail"
+    assert one("ttft_s_p50", base, base[::-1], replica="repeats").verdict == "pass"
+
+
 def test_one_new_start_is_held_against_the_spread_of_the_baseline():
     base = [0.99, 1.0, 1.01, 1.0]
     cell = one("ttft_s_p50", [1.5], base)

@@ -352,20 +352,35 @@ def _shared_notes(rows: Sequence[Row]) -> list[str]:
 
 def price_lines(rows: Sequence[Row]) -> list[str]:
     """On which basis a row's cost stands, by whose price, how old that is, and how busy the engine is taken
-    to be; why there is none is among the notes of the row."""
-    found = sorted({_price_line(row) for row in rows if row["price_basis"] is not None})
+    to be; why there is none is among the notes of the row.  What owning costs by the power that was
+    measured at each load is one line."""
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["price_basis"] is not None:
+            amount = None if row["cost_basis"] == "owned" else row["price_usd_per_hour"]
+            alike.setdefault(f"{amount} {_SPAN.sub('', _price_words(row))}", []).append(row)
+    found = sorted(_price_line(held) for held in alike.values())
     more = len(found) - MOST_PRICES
     further = f"{more:,} further prices: price_usd_per_hour and price_basis in --format csv"
     return found if more <= 0 else [*found[:MOST_PRICES], further]
 
 
-def _price_line(row: Row) -> str:
-    usd, used = row["price_usd_per_hour"], row["utilization_frac"]
-    price = row["price_basis"] if usd is None else f"{significant(usd)} USD {row['price_basis']}"
+_SPAN = re.compile(r", offers [\d.,]+–[\d.,]+")
+
+
+def _price_line(alike: Sequence[Row]) -> str:
+    amounts = sorted({row["price_usd_per_hour"] for row in alike if row["price_usd_per_hour"] is not None})
+    words = _price_words(alike[0])
+    if len(amounts) > 1:
+        return f"price: {significant(amounts[0])} to {significant(amounts[-1])} USD {_SPAN.sub('', words)}"
+    return f"price: {significant(amounts[0])} USD {words}" if amounts else f"price: {words}"
+
+
+def _price_words(row: Row) -> str:
+    used = row["utilization_frac"]
     idle = "" if used is None else f", at {used:.3g} utilisation" if used < 1 else f", {UTILISED}"
-    return (
-        f"price: {price}{age(row['price_date'])}; {row['cost_basis']}{idle}; the whole bill on output tokens"
-    )
+    basis = f"{row['price_basis']}{age(row['price_date'])}"
+    return f"{basis}; {row['cost_basis']}{idle}; the whole bill on output tokens"
 
 
 def age(dates: str | None) -> str:
