@@ -218,7 +218,7 @@ def test_prefill_measured_apart_prices_input_tokens(tmp_path):
     reading = profiler.run(
         "sim",
         "prefill",
-        [*common, "load.concurrency=1", "workload.input_tokens=200", "measure.min_requests=5"],
+        [*common, "load.concurrency=1", "workload.input_tokens=50", "measure.min_requests=30"],
         engine="simulated",
         price=3.6,
         out=tmp_path,

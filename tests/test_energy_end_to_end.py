@@ -8,6 +8,7 @@ import pytest
 
 import profiler
 from profiler import baselines, comparison, measure, store, warming
+from profiler.figures import NOTE_SEPARATOR
 from profiler.nvml.curves import Following
 from profiler.nvml.load import LOAD_VARIABLE, Load
 from profiler.nvml.wanted import kinds
@@ -153,6 +154,6 @@ def test_without_a_source_of_energy_nothing_is_waited_for(tmp_path, monkeypatch)
     (run,) = profiler.run("sim", "smoke", quick, engine="simulated", out=tmp_path / "results")
     assert run.manifest.baselines == ()
     (row,) = comparison.rows([run])
-    (note,) = [each for each in row["notes"].split(comparison.NOTE_SEPARATOR) if "energy" in each]
+    (note,) = [each for each in row["notes"].split(NOTE_SEPARATOR) if "energy" in each]
     assert note.startswith("no power or energy: nvml: ")
     assert "rapl: no package energy counter" in note

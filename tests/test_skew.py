@@ -68,10 +68,9 @@ def test_energy_is_paired_like_rates(tmp_path, monkeypatch):
 
     whole = metrics.points
 
-    def with_energy(run, pue=None):
+    def with_energy(run):
         return [
-            measured(each, run.manifest.engine.routing, run.manifest.windows[0].repeat)
-            for each in whole(run, pue)
+            measured(each, run.manifest.engine.routing, run.manifest.windows[0].repeat) for each in whole(run)
         ]
 
     def measured(point, routing, repeat):

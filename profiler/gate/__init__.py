@@ -12,7 +12,8 @@ from profiler.store import RunResult
 __all__ = ["compare"]
 WITHIN = (
     "within one engine start a side: the intervals say how far a change is noise of the windows, and nothing "
-    f"of the next start, which is taken to scatter by {judge.START_SPREAD:.0%}; give several runs a side to know"
+    f"of the next start, which is taken to scatter by {judge.START_SPREAD:.0%}; give several runs a side to "
+    "know"
 )
 ALONE = "one engine start on one side: the other side's spread is taken for both"
 
