@@ -445,3 +445,11 @@ def test_exit_codes_and_files(tmp_path):
             standalone_mode=False,
             catch_exceptions=False,
         )
+
+
+def test_a_replica_without_a_count_of_failures_leaves_their_share_unknown():
+    row = dict.fromkeys(comparison.COLUMNS)
+    counted = row | {"requests_ok": 10, "requests_failed": 2}
+    assert (sides._side([counted, counted]).requests, sides._side([counted, counted]).failed) == (24, 4)
+    for missing in ("requests_ok", "requests_failed"):
+        assert sides._side([counted, counted | {missing: None}]).requests == 0

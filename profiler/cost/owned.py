@@ -168,7 +168,8 @@ def _bought(found: Figures, terms: Terms, gpus: int) -> Bought | Missing:
             f"no price is known of {f'a node of {found.gpu}' if found.gpu else 'this machine'}: "
             "give one with --terms owned.node_price=USD"
         )
-    return Bought(each.usd * gpus, (each.low_usd or 0) * gpus, (each.high_usd or 0) * gpus, each.words)
+    low, high = (None if end is None else end * gpus for end in (each.low_usd, each.high_usd))
+    return Bought(each.usd * gpus, low, high, each.words)
 
 
 def _own() -> str | None:

@@ -108,6 +108,8 @@ def _side(rows: Sequence[Row]) -> Side:
             doubts |= dict.fromkeys(consumption.ESTIMATES, "others used the GPUs")
         if row["client_bound"]:
             doubts |= dict.fromkeys(comparison.ESTIMATES, f"the client was the limit ({row['client_bound']})")
-    failed = sum(row["requests_failed"] or 0 for row in rows)
-    ok = sum(row["requests_ok"] or 0 for row in rows)
-    return Side(values=values, requests=ok + failed, failed=failed, doubts=doubts)
+    counts = [row[name] for row in rows for name in ("requests_ok", "requests_failed")]
+    if None in counts:  # another tool that kept no count: no share of failures can be told
+        return Side(values=values, doubts=doubts)
+    failed = sum(row["requests_failed"] for row in rows)
+    return Side(values=values, requests=sum(counts), failed=failed, doubts=doubts)
