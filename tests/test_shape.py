@@ -26,16 +26,17 @@ RANKS = [
     {"weight_sizes"},
     {"models", "fit", "site", "host", "roofline", "routing", "alike"},
     {"consumption"},
-    {"metrics", "levels"},
+    {"metrics", "levels", "adaptive"},
     {"loadgen", "engines", "telemetry", "search", "memory", "skew", "utilisation", "prefill"},
     {"calibrate", "baselines", "warming", "ceilings", "predict", "routing_pass", "figures"},
-    {"split", "scores", "tokens", "index"},
+    {"split", "scores", "tokens", "index", "replicas"},
     {"cost"},
     {"prepare", "comparison", "doctor", "importing"},
     {"manifest", "plan", "gate", "frontier", "exporting"},
-    {"subject"},
+    {"subject", "claims"},
     {"measure", "report"},
     {"progress"},
+    {"trials"},
     {"api"},
     {"cli", "__init__"},
     {"__main__"},
@@ -57,7 +58,7 @@ READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
 READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
 READ |= {"counters", "budget", "conditions", "site", "consumption", "roofline", "predict", "steps"}
 READ |= {"plan", "skew", "utilisation", "prices", "prefill", "alike", "figures", "gate", "scores"}
-READ |= {"frontier", "tokens", "importing", "exporting", "index"}
+READ |= {"adaptive", "claims", "replicas", "frontier", "tokens", "importing", "exporting", "index"}
 # What a plan needs of the measuring half: how long requests are, which nothing is measured for.
 PURE = {"workload"}
 HEAVY = {

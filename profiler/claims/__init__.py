@@ -1,0 +1,1 @@
+"""Claims on trial: a sentence, the sealed runs that bear on it, and whether it holds (docs/claims.md)."""
