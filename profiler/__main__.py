@@ -13,12 +13,13 @@ def stored_help(argv: list[str]) -> str | None:
     them); None where none is."""
     if argv and not {"--help", "-h"} & set(argv):
         return None
-    name = argv[0] if argv and not argv[0].startswith("-") else "profile"
-    page = os.path.join(HELP, f"{name}.txt")
-    if not name.isalpha() or not os.path.isfile(page):
-        return None
-    with open(page, encoding="utf-8") as file:
-        return file.read()
+    one = argv[0] if argv and not argv[0].startswith("-") else "profile"
+    for name in (f"{one}-{argv[1]}" if len(argv) > 1 else one, one):  # a command of two words first
+        page = os.path.join(HELP, f"{name}.txt")
+        if name.replace("-", "").isalpha() and os.path.isfile(page):
+            with open(page, encoding="utf-8") as file:
+                return file.read()
+    return None
 
 
 def main() -> None:

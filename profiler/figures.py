@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from profiler import alike, consumption, memory, metrics, prefill, stats, utilisation
+from profiler import adaptive, alike, consumption, memory, metrics, prefill, stats, utilisation
 from profiler.metrics import PointResult
 from profiler.schema import Estimate, LoadPoint, Price
 from profiler.store import RunResult
@@ -98,6 +98,7 @@ def of_run(run: RunResult) -> Iterator[Figures]:
             | {name: found.consumed.facts.get(name) for name in ENERGY_FACTS}
             | {name: used.facts.get(name) for name in utilisation.FACTS}
             | memory.figures(held, found.point)
+            | adaptive.facts(run, found.point, found.estimates)
             | _context(run, found, used.notes),
             price=manifest.price,
             start_s=sum(manifest.starts_s) / len(manifest.starts_s) if manifest.starts_s else None,

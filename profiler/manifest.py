@@ -24,7 +24,7 @@ def of(plan: Plan, number: int) -> Manifest:
     own = hashlib.sha256(f"{digest} {plan.group} {number}".encode()).hexdigest()
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        run_id=f"{_in_a_path(model.name)}-{_in_a_path(plan.scenario.name)}-{utc}-{own[:8]}",
+        run_id=f"{in_a_path(model.name)}-{in_a_path(plan.scenario.name)}-{utc}-{own[:8]}",
         group=plan.group,
         tool_version=__version__,
         status="running",
@@ -46,6 +46,6 @@ def of(plan: Plan, number: int) -> Manifest:
     )
 
 
-def _in_a_path(name: str) -> str:
+def in_a_path(name: str) -> str:
     """The last part of a model's or scenario's name, fit for any file system."""
     return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1])[:MAX_NAME]

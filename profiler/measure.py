@@ -4,6 +4,8 @@
         sampler on → engine up → boards warm → one window of load → requests and window on disk
     record which experts a MoE uses (outside every window), weigh the load generator itself, seal every folder
 
+How many windows a load gets is said beforehand (``measure.repeats``) or decided after each (``adaptive``).
+
 Three orders.  *Resident*: all engines stay up and the models alternate window by window, A B A B, so that
 drift of the machine meets both alike; for machines where an idle engine costs nothing but memory.
 *Exclusive*: one engine at a time has the machine (a GPU's memory is not shared), the models alternate by
@@ -13,11 +15,12 @@ repeat, and every repeat is a fresh engine start, the unit of replication that r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from profiler import scenario
 from profiler.client import Calibration
@@ -28,6 +31,9 @@ from profiler.nvml import shared_load
 from profiler.prepare import Plan
 from profiler.schema import LoadPoint, Window
 from profiler.subject import Slot, Subject
+
+if TYPE_CHECKING:
+    from profiler.adaptive import Precision
 
 # A second holds enough answers at this rate and above; what a client adds there it adds below it too.
 CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
@@ -42,17 +48,23 @@ class Show(Protocol):
     def progress(self, model: str, slot: Slot, progress: Progress) -> None:
         """About four times a second inside a window."""
 
-    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None:
-        """A window is finished and safe on disk; ``left`` more are to come (None: a search does not know)."""
+    def window(
+        self, model: str, slot: Slot, window: Window, left: int | None, known: Precision | None
+    ) -> None:
+        """A window is finished and safe on disk; ``left`` more are to come (None: a search does not know).
+        ``known``: how well the load is known now, where that decides how many."""
 
 
-def schedule(subjects: int, points: Sequence[LoadPoint], repeats: int, exclusive: bool) -> Iterator[Slot]:
-    """The order of the windows; models rotate by repeat so that none is always first.
+def schedule(
+    subjects: int, points: Sequence[LoadPoint], repeats: int | None, exclusive: bool
+) -> Iterator[Slot]:
+    """The order of the windows, without end where ``repeats`` is None; models rotate by repeat so that none
+    is always first.
 
     >>> [s.subject for s in schedule(2, [LoadPoint(mode="closed", concurrency=1)], 2, False)]
     [0, 1, 1, 0]
     """
-    for repeat in range(repeats):
+    for repeat in itertools.count() if repeats is None else range(repeats):
         turn = [(repeat + place) % subjects for place in range(subjects)]
         if exclusive:
             yield from (Slot(s, repeat, point) for s in turn for point in points)
@@ -75,8 +87,8 @@ def execute(plan: Plan, show: Show, worker: LoadWorker | None = None) -> list[Pa
             for number in range(len(plan.models)):
                 subjects.append(Subject(plan, number))
             worker = worker or stack.enter_context(LoadWorker())
-            for left, slot in _searched(plan, subjects) if plan.scenario.search else _undone(plan, subjects):
-                _one_window(subjects, slot, left, worker, show)
+            for slot in _slots(plan, subjects):
+                _one_window(subjects, slot, worker, show)
             _record_routing(subjects, show)
             _stop_all(subjects)
             _calibrate(subjects, worker, show)
@@ -95,29 +107,59 @@ def execute(plan: Plan, show: Show, worker: LoadWorker | None = None) -> list[Pa
     return [subject.writer.folder for subject in subjects]
 
 
-def _undone(plan: Plan, subjects: list[Subject]) -> Iterator[tuple[int, Slot]]:
-    """The slots still to be held (a resumed run has done some), with the number left after each."""
-    slots = schedule(len(plan.models), scenario.points(plan.scenario), plan.repeats, plan.exclusive)
-    todo = [slot for slot in slots if not subjects[slot.subject].has(slot)]
-    for number, slot in enumerate(todo):
-        yield len(todo) - number - 1, slot
+def _slots(plan: Plan, subjects: list[Subject]) -> Iterator[Slot]:
+    """The slots still to be held: a resumed run has done some."""
+    if plan.scenario.search:
+        return _searched(plan, subjects)
+    points, repeats = scenario.points(plan.scenario), plan.scenario.measure.repeats
+    slots = schedule(len(plan.models), points, repeats, plan.exclusive)
+    if repeats is None:
+        return _wanted(slots, len(plan.models) * len(points), subjects)
+    return (slot for slot in slots if not subjects[slot.subject].has(slot))
 
 
-def _searched(plan: Plan, subjects: list[Subject]) -> Iterator[tuple[None, Slot]]:
+def _wanted(slots: Iterator[Slot], loads: int, subjects: list[Subject]) -> Iterator[Slot]:
+    """Of an endless schedule of so many ``loads``, each as long as it is not known well enough; the loads
+    that are share no further turn."""
+    while True:
+        is_held = False
+        for slot in itertools.islice(slots, loads):
+            subject = subjects[slot.subject]
+            if subject.held(slot.point) > slot.repeat:
+                is_held = True
+                continue
+            known = subject.precision(slot.point)
+            if known.done is None:
+                is_held = True
+                yield slot._replace(stretch=known.stretch)
+        if not is_held:
+            return
+
+
+def _left(plan: Plan, subjects: Sequence[Subject]) -> int | None:
+    """How many windows are to come; at a guess where the windows decide, and a search does not know."""
+    measure, points = plan.scenario.measure, scenario.points(plan.scenario)
+    if plan.scenario.search:
+        return None
+    pairs = itertools.product(subjects, points)
+    if measure.repeats is None:
+        return sum(subject.precision(point).to_go for subject, point in pairs)
+    return sum(measure.repeats - subject.held(point) for subject, point in pairs)
+
+
+def _searched(plan: Plan, subjects: list[Subject]) -> Iterator[Slot]:
     """What each model's search asks for next, until it is over."""
     from profiler import search
 
     for number, subject in enumerate(subjects):
         while (point := search.next_point(plan.scenario, subject.probes())) is not None:
-            yield None, Slot(number, subject.held(point), point)
+            yield Slot(number, subject.held(point), point)
 
 
-def _one_window(
-    subjects: list[Subject], slot: Slot, left: int | None, worker: LoadWorker, show: Show
-) -> None:
+def _one_window(subjects: list[Subject], slot: Slot, worker: LoadWorker, show: Show) -> None:
     subject = subjects[slot.subject]
     if subject.plan.exclusive:
-        _stop_all([other for other in subjects if other is not subject])
+        _stop_all([other for other in subjects if other is not subject or _is_next_repeat(subject, slot)])
 
     def say(text: str) -> None:
         show.phase(subject.name, text)
@@ -125,7 +167,16 @@ def _one_window(
     subject.start(say, worker, is_alone=not any(other.is_up for other in subjects))
     subject.warm_up(slot, worker, say)
     window = subject.hold(slot, worker, lambda progress: show.progress(subject.name, slot, progress))
-    show.window(subject.name, slot, window, left)
+    known = subject.precision(slot.point) if subject.plan.scenario.is_adaptive else None
+    show.window(subject.name, slot, window, _left(subject.plan, subjects), known)
+
+
+def _is_next_repeat(subject: Subject, slot: Slot) -> bool:
+    """Whether this window begins a repeat that is to be a start of its own, though the model had the machine
+    last; a model that is alone keeps its engine, and so does a search."""
+    plan, held = subject.plan, subject.writer.manifest.windows
+    takes_turns = len(plan.models) > 1 and plan.scenario.search is None
+    return takes_turns and bool(held) and held[-1].repeat != slot.repeat
 
 
 def _record_routing(subjects: Sequence[Subject], show: Show) -> None:

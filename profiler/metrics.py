@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from profiler import board_memory, consumption, energy, slo, stats, trust
+from profiler import board_memory, consumption, energy, slo, stats, steadiness, trust
 from profiler.consumption import Consumption
 from profiler.samples import between, sources
 from profiler.schema import Estimate, LoadPoint, Window
 from profiler.settings import Scenario
 from profiler.site import Site
+from profiler.stats import looked
 from profiler.store import RunResult
 from profiler.windows import LATENCIES, WindowView, busy_spans, latency_samples, request_latency
 
@@ -114,18 +115,22 @@ def _of_windows(site: Site, point: LoadPoint, windows: list[Window]) -> PointRes
         "engine_busy_frac": _busy(steady),
     }
     consumed = consumption.of_point(site, steady)
+    estimates |= consumed.estimates
+    if imported is None and run.manifest.scenario.is_adaptive:
+        estimates = {name: each and looked.widened(each) for name, each in estimates.items()}
     trouble = sorted({window.trouble for window in windows if window.trouble})
     return PointResult(
         point=point,
         repeats=len(steady),
         requests_ok=sum(int(view.measured.sum()) for view in steady),
         failures=dict(Counter(outcome for view in seen for outcome in view.failures())),
-        estimates=estimates | consumed.estimates | _memory(site, windows),
+        estimates=estimates | _memory(site, windows),
         consumed=consumed,
         notes=(
             *_lost(views),
             *trouble,
             *trust.notes(steady, run.manifest.scenario, hit),
+            *steadiness.notes(site, timed),
             *_kinds(steady, run.manifest.scenario),
         ),
         client=trust.client(windows),

@@ -114,7 +114,7 @@ def _unlisted(name: str, weights: str) -> Model:
     hint = _nearest_model(name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         raise InputError(f"unknown model {name!r}{hint}; the catalog: profile list models")
-    cached = _cached_file(name, "config.json")
+    cached = cached_file(name, "config.json")
     reason = None if cached else _unreachable()
     if not cached and reason:
         raise InputError(
@@ -189,7 +189,7 @@ def _nearest_model(name: str) -> str:
 
 def _unavailable(hub_id: str) -> str | None:
     """Why the engine could not get these weights, None when it can: they are cached, or the Hub answers."""
-    config = _cached_file(hub_id, "config.json")
+    config = cached_file(hub_id, "config.json")
     if config and _any(config.parent, ("*.safetensors", "*.bin")):
         return None
     return _unreachable()
@@ -247,8 +247,8 @@ def within(seconds: float, call: Callable[[], T]) -> T | None:
     return results[0] if results else None
 
 
-def _cached_file(hub_id: str, name: str) -> Path | None:
-    """A file of ``hub_id`` in the local Hugging Face cache."""
+def cached_file(hub_id: str, name: str) -> Path | None:
+    """A file of ``hub_id`` in the local Hugging Face cache; None where it is not there."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:

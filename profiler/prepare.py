@@ -71,10 +71,6 @@ class Plan(Struct, frozen=True, kw_only=True):
     group: str = field(default_factory=lambda: os.urandom(4).hex())
     prompt_salt: int = field(default_factory=lambda: int.from_bytes(os.urandom(4)))
 
-    @property
-    def repeats(self) -> int:
-        return self.scenario.measure.repeats
-
 
 def ask_alone(endpoint: Endpoint, timeout_s: float) -> Endpoint:
     """:meth:`LoadWorker.ask` of a load process that is started for this question."""

@@ -20,6 +20,8 @@ from profiler.subject import Slot
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from profiler.adaptive import Precision
+
 LINE_EVERY_S = 10.0
 
 
@@ -28,7 +30,9 @@ class Quiet:
 
     def phase(self, model: str, text: str) -> None: ...
     def progress(self, model: str, slot: Slot, progress: Progress) -> None: ...
-    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None: ...
+    def window(
+        self, model: str, slot: Slot, window: Window, left: int | None, known: Precision | None
+    ) -> None: ...
 
 
 class Clock:
@@ -55,6 +59,13 @@ def load_words(point: LoadPoint) -> str:
     if point.concurrency is None:
         return f"{point.requests_per_s:.4g} requests/s"
     return f"{'batch of' if point.mode == 'batch' else 'concurrency'} {point.concurrency}"
+
+
+def precision_words(known: Precision | None) -> str:
+    """`` · ±2.4 % after 3 windows``: what is known of the load by now."""
+    if known is None or known.half_frac is None:
+        return ""
+    return f" · ±{known.half_frac:.1%} after {known.windows} windows"
 
 
 def speed(progress: Progress) -> str:
@@ -86,12 +97,16 @@ class Lines:
         if progress.elapsed_s >= LINE_EVERY_S:
             self._say(label(model, slot), f"{label(model, slot)} · {speed(progress)}")
 
-    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None:
+    def window(
+        self, model: str, slot: Slot, window: Window, left: int | None, known: Precision | None
+    ) -> None:
         self._clock.add(window)
         trouble = f" · {window.trouble}" if window.trouble else ""
         seconds = (window.closed_ns - window.opened_ns) / 1e9
-        to_go = "searching" if left is None else f"{left} to go{self._clock.left(left)}"
-        text = f"{label(model, slot)} · done in {seconds:.1f} s{trouble} ({to_go})"
+        about = "about " if known and left else ""
+        to_go = "searching" if left is None else f"{about}{left} to go{self._clock.left(left)}"
+        said = f"{precision_words(known)}{trouble}"
+        text = f"{label(model, slot)} · done in {seconds:.1f} s{said} ({to_go})"
         self._say(text, text)
 
 
@@ -112,6 +127,7 @@ class Live:
         )
         self._task = self._bar.add_task("starting", total=None)
         self._done = 0
+        self._known: dict[tuple[str, LoadPoint], Precision | None] = {}
 
     def __enter__(self) -> Live:
         self._bar.start()
@@ -126,14 +142,18 @@ class Live:
     def progress(self, model: str, slot: Slot, progress: Progress) -> None:
         within = min(1.0, progress.elapsed_s / progress.expected_s) if progress.expected_s else 0.0
         left = self._clock.left(self._todo)
+        so_far = precision_words(self._known.get((model, slot.point)))
         self._bar.update(
             self._task,
             completed=self._done + within,
-            description=f"{label(model, slot)} · {speed(progress)}{left}",
+            description=f"{label(model, slot)} · {speed(progress)}{so_far}{left}",
         )
 
-    def window(self, model: str, slot: Slot, window: Window, left: int | None) -> None:
+    def window(
+        self, model: str, slot: Slot, window: Window, left: int | None, known: Precision | None
+    ) -> None:
         self._clock.add(window)
+        self._known[model, slot.point] = known
         self._done += 1
         self._todo = left
         total = None if left is None else self._done + left

@@ -8,8 +8,6 @@ wrong types, wrong units and combinations that cannot be measured end in one lin
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,13 +16,14 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from profiler import workload
+from profiler import toml_tables, workload
 from profiler.errors import InputError, nearest
 from profiler.scenario_checks import OF_MODE, contradictions
 from profiler.schema import LoadPoint
 from profiler.settings import Length, Scenario
+from profiler.toml_tables import Source, fields_of
 
-SECONDS_PER_UNIT = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+ADAPTIVE = ("target_ci_frac", "max_seconds")
 _TREE = inspect.type_info(Scenario)
 
 # ------------------------------------------------------------------------------------------- public
@@ -44,17 +43,13 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
     comma list.  Raises InputError.
     """
     path, label = _locate(str(name_or_path))
-    tree = _read(path, label)
+    tree = toml_tables.read(path, label)
     tree.setdefault("name", path.stem)
     tree.setdefault("about", "")
-    source = _Source(label)
+    source = Source(label, Scenario)
     for override in overrides:
         source.overridden.append(_override(tree, override, source.overridden))
-    _normalise(tree, _TREE, "", source)
-    try:
-        scenario = msgspec.convert(tree, Scenario)
-    except msgspec.ValidationError as error:
-        raise InputError(_explain(str(error), tree, source)) from None
+    scenario = toml_tables.convert(tree, Scenario, source)
     scenario = _with_absolute_trace(
         scenario, Path.cwd() if source.of("load.trace") == "--set" else path.parent
     )
@@ -76,7 +71,11 @@ def digest(scenario: Scenario) -> str:
     if load_.trace is not None:
         load_ = msgspec.structs.replace(load_, trace=workload.load_trace(load_.trace, load_).digest)
     plain = msgspec.structs.replace(scenario, name="", about="", workload=exact, load=load_)
-    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+    tree = msgspec.to_builtins(plain)
+    if not scenario.is_adaptive:  # they say nothing then, and older runs know nothing of them
+        for name in ADAPTIVE:
+            del tree["measure"][name]
+    return hashlib.sha256(msgspec.json.encode(tree, order="sorted")).hexdigest()
 
 
 def points(scenario: Scenario) -> tuple[LoadPoint, ...]:
@@ -111,18 +110,6 @@ def _with_absolute_trace(scenario: Scenario, base: Path) -> Scenario:
 # ------------------------------------------------------------------------------------------ reading
 
 
-class _Source:
-    """Where a key's value came from, for messages: the file, or ``--set`` for overridden keys."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.overridden: list[str] = []
-
-    def of(self, key: str) -> str:
-        hit = any(key == path or key.startswith((f"{path}.", f"{path}[")) for path in self.overridden)
-        return "--set" if hit else self.label
-
-
 def _locate(name: str) -> tuple[Path, str]:
     known = names()
     if name in known:
@@ -136,21 +123,6 @@ def _locate(name: str) -> tuple[Path, str]:
     raise InputError(
         f"unknown scenario {name!r}{nearest(name, known)}; a file of your own works too: ./{name}.toml"
     )
-
-
-def _read(path: Path, label: str) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{label}: not UTF-8 text (byte {error.start}); TOML files must be UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{label}: cannot be read: {error.strerror}") from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        lines = text.count("\n") + 1
-        where = str(error).replace("at end of document", f"at line {lines}, the end")
-        raise InputError(f"{label}: not valid TOML: {where}") from None
 
 
 # ---------------------------------------------------------------------------------------- overrides
@@ -186,6 +158,12 @@ def _displaced(path: str, value: Any) -> Iterator[tuple[str, str]]:
         yield from [*lengths, ("workload", "mix")] if value == "replay" else []
     elif path == "workload.mix":
         yield from lengths
+    elif path == "measure.repeats":
+        yield from (("measure", name) for name in ADAPTIVE)
+    elif path.removeprefix("measure.") in ADAPTIVE:
+        yield "measure", "repeats"
+    elif path.startswith("search"):
+        yield from (("measure", name) for name in ADAPTIVE)
     elif path in ("load.stages", "load.requests_per_s"):
         yield "load", "requests_per_s" if path == "load.stages" else "stages"
 
@@ -193,7 +171,7 @@ def _displaced(path: str, value: Any) -> Iterator[tuple[str, str]]:
 def _check_path(keys: list[str]) -> None:
     node: inspect.Type = _TREE
     for depth, key in enumerate(keys):
-        struct = _struct(node)
+        struct = fields_of(node)
         if isinstance(node, inspect.DictType):
             return
         prefix = ".".join(keys[:depth])
@@ -219,7 +197,7 @@ def _nearest_path(path: str) -> str:
 
 
 def _paths(node: inspect.Type, prefix: str = "") -> Iterator[tuple[str, inspect.Type]]:
-    struct = _struct(node)
+    struct = fields_of(node)
     for field in struct.fields if struct else ():
         yield f"{prefix}{field.name}", field.type
         yield from _paths(field.type, f"{prefix}{field.name}.")
@@ -236,160 +214,3 @@ def _value(text: str) -> Any:
     if "," in text:
         return [_value(part.strip()) for part in text.split(",") if part.strip()]
     return text
-
-
-# -------------------------------------------------------------------------------------- normalising
-
-
-def _normalise(table: dict[str, Any], node: inspect.Type, prefix: str, source: _Source) -> None:
-    """In place, where the schema says so: ``"30s"`` → 30.0, ``"1%"`` → 0.01, one value → a list of one."""
-    struct = _struct(node)
-    for field in struct.fields if struct else ():
-        if field.name in table:
-            key = f"{prefix}{field.name}"
-            table[field.name] = _normal(table[field.name], field.type, key, source)
-
-
-def _normal(value: Any, node: inspect.Type, key: str, source: _Source) -> Any:
-    where = f"{source.of(key)}: {key}"
-    if isinstance(node, inspect.VarTupleType):
-        items = value if isinstance(value, list) else [value]
-        return [_normal(each, node.item_type, f"{key}[{place}]", source) for place, each in enumerate(items)]
-    if isinstance(node, inspect.DictType):
-        return _normal_entries(value, node, key, source) if isinstance(value, dict) else value
-    if isinstance(value, dict):
-        _normalise(value, node, f"{key}.", source)
-    elif isinstance(value, str) and _is_time(key):
-        return seconds(value, where)
-    elif isinstance(value, str) and key.endswith("_frac"):
-        return _fraction(value, where)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{where}: expected a finite number, got {value}")
-    return value
-
-
-def _normal_entries(
-    table: dict[str, Any], node: inspect.DictType, key: str, source: _Source
-) -> dict[str, Any]:
-    """A table whose keys are the user's own."""
-    if isinstance(node.value_type, inspect.StrType):
-        return {name: v if isinstance(v, dict | list) else _text(v) for name, v in table.items()}
-    if isinstance(node.value_type, inspect.FloatType):
-        return {name: _limit(v, node.value_type, f"{key}.{name}", source) for name, v in table.items()}
-    return table
-
-
-def _limit(value: Any, node: inspect.FloatType, key: str, source: _Source) -> Any:
-    """msgspec does not say which key of a table is wrong; so it is checked here."""
-    value = _normal(value, node, key, source)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= (node.gt or 0):
-        raise InputError(f"{source.of(key)}: {key}: expected {_describe(node, key)}, got {_show(value)}")
-    return value
-
-
-def _is_time(key: str) -> bool:
-    return key.endswith("_s") and not key.endswith("_per_s")
-
-
-def _fraction(text: str, where: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
-    if not match:
-        raise InputError(f"{where}: expected a fraction such as 0.01 or '1%', got {text!r}")
-    return float(match[1]) / (100 if match[2] else 1)
-
-
-def seconds(text: str, where: str) -> float:
-    """A time as a user writes it, in seconds; raises InputError that begins with ``where``."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-zµ]*)\s*", text)
-    if not match:
-        raise InputError(
-            f"{where}: expected a time in seconds such as 30, '30s', '500ms' or '2min', got {text!r}"
-        )
-    number, unit = match.groups()
-    if (unit or "s") not in SECONDS_PER_UNIT:
-        raise InputError(f"{where}: unknown unit {unit!r} in {text!r}; use {', '.join(SECONDS_PER_UNIT)}")
-    return float(number) * SECONDS_PER_UNIT[unit or "s"]
-
-
-# ----------------------------------------------------------------------------------------- messages
-
-
-def _explain(message: str, tree: dict[str, Any], source: _Source) -> str:
-    """msgspec's validation error in the user's words: file, key, expectation, what was found."""
-    what, _, at = message.partition(" - at `")
-    key = re.sub(r"^\$\.?|`$|\[\.\.\.\]", "", at)
-    field = re.search(r"field `([^`]+)`", what)
-    if field and "unknown" in what:
-        full = f"{key}.{field[1]}".lstrip(".")
-        struct = _struct(_type_at(key))
-        hint = nearest(field[1], [f.name for f in struct.fields] if struct else [])
-        return f"{source.of(full)}: unknown key {full}{hint}"
-    if field and "missing" in what:
-        full = f"{key}.{field[1]}".lstrip(".")
-        return f"{source.of(full)}: {full} is missing: expected {_describe(_type_at(full), full)}"
-    key = re.sub(r"\[\d+\]$", "", key)  # of a list of numbers, the list
-    found = _value_at(tree, key)
-    return f"{source.of(key)}: {key}: expected {_describe(_type_at(key), key)}, got {_show(found)}"
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return _text(value) if isinstance(value, bool) else repr(value)
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _is_text_table(node: inspect.Type) -> bool:
-    return isinstance(node, inspect.DictType) and isinstance(node.value_type, inspect.StrType)
-
-
-def _struct(node: inspect.Type) -> inspect.StructType | None:
-    members = node.types if isinstance(node, inspect.UnionType) else (node,)
-    return next((member for member in members if isinstance(member, inspect.StructType)), None)
-
-
-def _type_at(key: str) -> inspect.Type:
-    node: inspect.Type = _TREE
-    for part in re.findall(r"[^.\[\]]+", key):
-        struct = _struct(node)
-        if part.isdigit() and isinstance(node, inspect.VarTupleType):
-            node = node.item_type
-        elif struct is not None:
-            node = next((field.type for field in struct.fields if field.name == part), node)
-    return node
-
-
-def _value_at(tree: Any, key: str) -> Any:
-    for part in re.findall(r"[^.\[\]]+", key):
-        if isinstance(tree, list) and part.isdigit():
-            tree = tree[int(part)]
-        else:
-            tree = tree.get(part) if isinstance(tree, dict) else tree
-    return tree
-
-
-def _describe(node: inspect.Type, key: str = "") -> str:
-    if isinstance(node, inspect.UnionType):
-        members = [member for member in node.types if not isinstance(member, inspect.NoneType)]
-        return " or ".join(_describe(member, key) for member in members)
-    if isinstance(node, inspect.VarTupleType):
-        one = _describe(node.item_type).removeprefix("a ")
-        return "a list of " + re.sub("number|table", r"\g<0>s", one, count=1)
-    if isinstance(node, inspect.LiteralType):
-        return f"one of {', '.join(repr(value) for value in node.values)}"
-    if isinstance(node, inspect.IntType | inspect.FloatType):
-        noun = "a whole number" if isinstance(node, inspect.IntType) else "a number"
-        return f"{'seconds, ' if _is_time(key) else ''}{noun}{_bounds(node)}"
-    struct = _struct(node)
-    plain = f"a table with {', '.join(field.name for field in struct.fields)}" if struct else "a table"
-    plain = "a table of text values" if _is_text_table(node) else plain
-    return "text" if isinstance(node, inspect.StrType) else plain
-
-
-def _bounds(node: inspect.IntType | inspect.FloatType) -> str:
-    if node.ge is not None and node.le is not None:
-        return f" from {node.ge:g} to {node.le:g}"
-    return f" ≥ {node.ge:g}" if node.ge is not None else f" > {node.gt:g}" if node.gt is not None else ""

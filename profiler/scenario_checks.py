@@ -9,7 +9,8 @@ import msgspec
 
 from profiler import slo
 from profiler.errors import InputError
-from profiler.settings import Load, Scenario
+from profiler.settings import Load, Measure, Scenario
+from profiler.stats.looked import FEWEST as FEWEST_WINDOWS
 from profiler.workload import extent
 
 Trouble = Iterator[tuple[str, str]]
@@ -81,7 +82,18 @@ def _wrong_mode(name: str, modes: tuple[str, ...], mode: str) -> str:
 
 
 def _measure(scenario: Scenario) -> Trouble:
-    measure = scenario.measure
+    measure, most_s = scenario.measure, scenario.measure.max_seconds
+    for name in ("target_ci_frac", "max_seconds"):
+        if not scenario.is_adaptive and getattr(measure, name) != getattr(Measure(), name):
+            why = "a search has its own end" if scenario.search else "measure.repeats says how many windows"
+            yield f"measure.{name}", f"has no effect: {why}; leave out one of them"
+    three_s = FEWEST_WINDOWS * (measure.warmup_s + measure.window_s)
+    if most_s is not None and most_s < three_s and scenario.load.mode == "closed":
+        yield (
+            "measure.max_seconds",
+            f"{most_s:g} s are less than the {FEWEST_WINDOWS} windows take that an interval needs "
+            f"({three_s:g} s with warm-up); raise it, shorten measure.window_s, or set measure.repeats",
+        )
     if measure.window_s > measure.max_window_s:
         yield (
             "measure.window_s",

@@ -8,7 +8,8 @@ interrupted search goes on where it stood and anyone recomputes its result from 
 narrowed in log space until its ends are ``resolution_frac`` apart.  An overloaded probe shows the rate at
 which the server serves, and the next probe goes just below it instead of to the middle.  A load whose
 verdict is open, or whose windows were all spoilt by the client, is probed again, up to MAX_WINDOWS windows;
-then the estimate decides, and that is said.  The load found is held until it has ``measure.repeats``.
+then the estimate decides, and that is said.  The load found is held until it has ``measure.repeats``
+windows, or REPEATS.
 
 The *knee* is the load of greatest power, throughput over time in system (Kleinrock, "Power and
 deterministic rules of thumb for probabilistic problems in computer communications", ICC 1979): the load is
@@ -34,6 +35,7 @@ from profiler.store import RunResult
 from profiler.windows import OPEN_MODES, WindowView
 
 FIRST_RATE_PER_S = 1.0
+REPEATS = 3
 MIN_IN_FLIGHT = 0.1  # below this a request has the server for itself
 MIN_GAIN_FRAC = 0.10
 KNEE_STEP = 1.5
@@ -87,7 +89,7 @@ def next_point(scenario: Scenario, history: Sequence[Probe]) -> LoadPoint | None
     load = step(found, search) if found else _start(scenario)
     if load is None:
         top = _settled(found) if search.find == "capacity" else _strongest(found)
-        wanting = top is not None and top.windows < scenario.measure.repeats
+        wanting = top is not None and top.windows < (scenario.measure.repeats or REPEATS)
         load = top.load if top is not None and wanting else None
     return None if load is None else _point(scenario, load)
 

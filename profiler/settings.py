@@ -118,13 +118,20 @@ class Load(Settings, frozen=True, kw_only=True):
 
 class Measure(Settings, frozen=True, kw_only=True):
     """How long to look.  A closed-loop window ends at the first whole multiple of ``window_s`` by which
-    ``min_requests``, and one request a slot on average, were completed in it; or at ``max_window_s``."""
+    ``min_requests``, and one request a slot on average, were completed in it; or at ``max_window_s``.
+
+    ``repeats``: so many windows of each load; None: as many as it takes until half the interval is within
+    ``target_ci_frac`` of the figure, or ``max_seconds`` are spent on one load of one model, warm-up and all
+    (None: ten times ``window_s``, or three windows where they take longer; ``adaptive``).
+    """
 
     warmup_s: Annotated[float, Meta(ge=0)] = 5.0
     window_s: Seconds = 30.0
     max_window_s: Seconds = 300.0
     min_requests: Whole = 10
-    repeats: Count = 3
+    repeats: Count | None = None
+    target_ci_frac: Annotated[float, Meta(gt=0, lt=1)] = 0.02
+    max_seconds: Seconds | None = None
     residency: Literal["auto", "resident", "exclusive"] = "auto"
 
 
@@ -215,3 +222,8 @@ class Scenario(Settings, frozen=True, kw_only=True):
     slo: dict[str, Seconds] = field(default_factory=dict)
     search: Search | None = None
     max_failed_frac: Fraction = 0.01
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the windows so far decide if there is another.  A search has reasons of its own."""
+        return self.measure.repeats is None and self.search is None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace as replace_struct
 
-from profiler import manifest, routing_pass, store
+from profiler import manifest, routing_pass, scenario, store
 from profiler.engines import boards, open_engine, open_recorder
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError, LoadError, ProfilerError, StoreError, describe
@@ -20,17 +20,20 @@ from profiler.settings import EngineSettings
 from profiler.telemetry import Sampler
 
 if TYPE_CHECKING:
+    from profiler.adaptive import Held, Precision
     from profiler.levels import Probe
 
 STREAM_CHUNKS_PER_S = 10.0
 
 
 class Slot(NamedTuple):
-    """One entry of the schedule: which model is held at which point for which repeat."""
+    """One entry of the schedule: which model is held at which point for which repeat, and for how many times
+    ``window_s`` at least."""
 
     subject: int
     repeat: int
     point: LoadPoint
+    stretch: int = 1
 
 
 class Subject:
@@ -46,6 +49,7 @@ class Subject:
         self._warming_left_s = 0.0
         self._is_account_final = False
         self._probes: list[Probe] = []
+        self._held: list[Held] = []
         self._probed = plan.probed[number] if plan.probed else None
         before = plan.resumed[number] if plan.resumed else None
         self.writer = (
@@ -74,6 +78,23 @@ class Subject:
         for window in self.writer.manifest.windows[len(self._probes) :]:
             self._probes += probes(self._alone(window))
         return self._probes
+
+    def precision(self, point: LoadPoint) -> Precision:
+        """How well a load is known by the windows held so far; each is read from disk once."""
+        from profiler import adaptive
+
+        windows, plan = self.writer.manifest.windows, self.plan.scenario
+        for window in windows[len(self._held) :]:
+            self._held += adaptive.held(self._alone(window))
+        own = [held for window, held in zip(windows, self._held, strict=True) if window.point == point]
+        return adaptive.precision(plan.measure, own, self._start_share_s())
+
+    def _start_share_s(self) -> float:
+        """What a window costs in engine starts: none where the engine stays up from repeat to repeat."""
+        starts_s, points = self.writer.manifest.starts_s, scenario.points(self.plan.scenario)
+        if not (self.plan.exclusive and len(self.plan.models) > 1 and starts_s and points):
+            return 0.0
+        return sum(starts_s) / len(starts_s) / len(points)
 
     def _alone(self, window: Window) -> store.RunResult:
         """The run as if it had this window only."""
@@ -184,13 +205,16 @@ class Subject:
             self.writer.note(f"engine start {self._engine_start + 1}: {reached}")
 
     def _job(self, slot: Slot) -> LoadJob:
-        engine, index = self._up, self.writer.next_index
+        engine, index, measure = self._up, self.writer.next_index, self.plan.scenario.measure
+        window_s = slot.stretch * measure.window_s
         return LoadJob(
             endpoint=self._spoken_to(engine.endpoint),
             workload=self.plan.scenario.workload,
             load=self.plan.scenario.load,
             point=slot.point,
-            measure=self.plan.scenario.measure,
+            measure=replace_struct(
+                measure, window_s=window_s, max_window_s=max(window_s, measure.max_window_s)
+            ),
             timeouts=self.plan.scenario.timeouts,
             window=index,
             repeat=slot.repeat,
@@ -228,15 +252,15 @@ class Subject:
 
         What goes wrong here is noted, unless the scenario insists (``routing.record``): the windows stay.
         """
-        scenario = self.plan.scenario
+        plan = self.plan.scenario
         try:
             with self._recorder(say) as engine:
                 source, how = engine.routing, engine.facts.routing
                 if source is None:
                     raise EngineError(f"engine {engine.facts.kind} does not tell its experts")
-                table, found = routing_pass.record(source, scenario, self.model, how, say)
+                table, found = routing_pass.record(source, plan, self.model, how, say)
         except (ProfilerError, OSError) as error:
-            if scenario.routing.record == "on":
+            if plan.routing.record == "on":
                 raise
             self.writer.update(routing_missing=f"it failed: {error}")
         else:

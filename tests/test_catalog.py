@@ -25,7 +25,7 @@ def spec(name: str) -> catalog.GpuSpec:
 
 def test_all_published_models_are_there():
     models = catalog.models()
-    assert len(models) == 65
+    assert len(models) == 67
     assert {
         "Qwen/Qwen2.5-72B",
         "deepseek-ai/DeepSeek-V3",

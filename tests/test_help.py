@@ -18,6 +18,8 @@ def test_stored_pages_are_current():
 def test_only_help_is_answered_from_store():
     assert "Commands:" in (stored_help(["--help"]) or "")
     assert "--scenario" in (stored_help(["run", "--help"]) or "")
+    assert "profile claims run [OPTIONS]" in (stored_help(["claims", "run", "--help"]) or "")
+    assert "profile claims [OPTIONS]" in (stored_help(["claims", "results", "--help"]) or "")
     assert stored_help(["run"]) is None
     assert stored_help(["../secret", "--help"]) is None
     assert stored_help(["no-such", "--help"]) is None

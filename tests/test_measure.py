@@ -107,8 +107,8 @@ def test_all_boards_of_the_machine_are_read_unless_the_engine_is_on_another(subj
 
 
 def test_what_a_search_asks_next_is_held_next(subject):
-    left, slot = next(measure._searched(subject.plan, [subject]))
-    assert left is None
+    slot = next(measure._slots(subject.plan, [subject]))
+    assert measure._left(subject.plan, [subject]) is None
     assert slot.point.requests_per_s > 5
     assert (slot.subject, slot.repeat) == (0, 0)
 

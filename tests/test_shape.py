@@ -18,19 +18,19 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # modules may import each other (without cycles); two modules of one rank outside a folder may not.
 RANKS = [
     {"settings", "errors", "secret", "client"},
-    {"schema", "alarm", "without_pandas"},
+    {"schema", "alarm", "without_pandas", "toml_tables"},
     {"catalog", "experts", "stats", "samples", "records", "host_facts", "workload", "windows", "procfs"},
     {"slo", "counters", "conditions", "board_memory", "steps", "prices"},
     {"scenario_checks", "budget"},
     {"arch", "quantization", "scenario", "store", "energy", "trust", "nvml"},
     {"weight_sizes"},
     {"models", "fit", "site", "host", "roofline", "routing", "alike"},
-    {"consumption"},
+    {"consumption", "steadiness"},
     {"metrics", "levels", "adaptive"},
     {"loadgen", "engines", "telemetry", "search", "memory", "skew", "utilisation", "prefill"},
     {"calibrate", "baselines", "warming", "ceilings", "predict", "routing_pass", "figures"},
-    {"split", "scores", "tokens", "index", "replicas"},
-    {"cost"},
+    {"split", "scores", "tokens", "index"},
+    {"cost", "replicas"},
     {"prepare", "comparison", "doctor", "importing"},
     {"manifest", "plan", "gate", "frontier", "exporting"},
     {"subject", "claims"},
@@ -59,6 +59,7 @@ READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "mem
 READ |= {"counters", "budget", "conditions", "site", "consumption", "roofline", "predict", "steps"}
 READ |= {"plan", "skew", "utilisation", "prices", "prefill", "alike", "figures", "gate", "scores"}
 READ |= {"adaptive", "claims", "replicas", "frontier", "tokens", "importing", "exporting", "index"}
+READ |= {"steadiness"}
 # What a plan needs of the measuring half: how long requests are, which nothing is measured for.
 PURE = {"workload"}
 HEAVY = {
@@ -73,6 +74,7 @@ HEAVY = {
     "rich",
     "ray",
     "huggingface_hub",
+    "ruptures",
 }
 # Modules that only ever run in a child process of their own.
 CHILDREN = {

@@ -59,6 +59,7 @@ def test_catalog_and_scenarios_travel(elsewhere):
     assert "tiny-moe" in elsewhere_run(elsewhere, "list", "models")
     assert "smoke" in elsewhere_run(elsewhere, "list", "scenarios")
     assert "H200" in elsewhere_run(elsewhere, "list", "gpus")
+    assert "tiny-moe-vs-tiny-dense-alone" in elsewhere_run(elsewhere, "list", "claims")
     assert elsewhere_run(elsewhere, "run", "--help").startswith("Usage: profile run")
 
 

@@ -17,7 +17,7 @@ WIDTH = 100
 def pages() -> dict[str, str]:
     """File name → text, for the command and each of its subcommands."""
     commands: list[str] = sorted(getattr(get_command(app), "commands"))  # noqa: B009
-    names = {"profile": ["--help"]} | {name: [name, "--help"] for name in commands}
+    names = {"profile": ["--help"]} | {name.replace(" ", "-"): [*name.split(), "--help"] for name in commands}
     return {f"{name}.txt": _page(words) for name, words in names.items()}
 
 

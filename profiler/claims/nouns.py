@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
+from msgspec.structs import astuple
 
 from profiler.schema import Estimate
 from profiler.settings import Count, Fraction, Positive, Settings
@@ -35,12 +36,16 @@ class Source(Settings, frozen=True, kw_only=True):
 class Models(Settings, frozen=True, kw_only=True):
     """One side of a claim: models by name, or all of a ``kind``; ``api`` is a model that is sold by the token
     and that nobody here can run.  ``language``: of the texts a side is given (metric ``tokens_per_text``).
+    ``output_tokens``: mean length of this side's answers, thinking included (metrics ``…_per_answer``).
+    ``gpu``: a board of the catalog whose memory is the figure (metric ``smallest_gpu_bytes``).
     """
 
     names: tuple[str, ...] = ()
     kind: Literal["moe", "dense"] | None = None
     api: str | None = None
     language: str | None = None
+    output_tokens: Count | None = None
+    gpu: str | None = None
 
 
 class Quality(Settings, frozen=True, kw_only=True):
@@ -127,7 +132,8 @@ class Claim(Settings, frozen=True, kw_only=True):
 
     def grid(self) -> list[Cell]:
         """Every cell, in order; one without a place where the claim has none."""
-        return sorted(cell for each in self.cells or (Grid(),) for cell in each.cells())
+        found = [cell for each in self.cells or (Grid(),) for cell in each.cells()]
+        return sorted(found, key=lambda cell: [at or 0 for at in astuple(cell)])
 
 
 # ------------------------------------------------------------------------------------ what bears on it
@@ -201,20 +207,23 @@ class Case(Struct, frozen=True, kw_only=True):
 class Finding(Struct, frozen=True, kw_only=True):
     """One cell, judged.
 
-    ``ratio`` is subject / baseline with the interval the verdict rests on (systematic part included);
-    ``statistical`` the same without it, ``fieller`` its cross-check.  ``p`` is the chance that evidence as
-    strong for this verdict comes of the opposite truth, adjusted for all cells.  ``needed``: starts a side
-    that would decide it.
+    ``ratio`` is subject / baseline with the two-sided interval the verdict rests on (systematic part
+    included), which is one of ``confidence``; ``statistical`` the same without that part, ``fieller`` its
+    cross-check.  ``p`` is the chance that evidence as strong for this verdict comes of the opposite truth,
+    adjusted for all cells.  ``needed``: starts a side that would decide it.
+    ``remarks``: what a t interval does not see of these figures (``stats.robust``).
     """
 
     evidence: Evidence
     verdict: Verdict
     why: str
     ratio: Estimate | None = None
+    confidence: float | None = None
     statistical: Estimate | None = None
     fieller: Estimate | None = None
     p: float | None = None
     needed: int | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Ruling(Struct, frozen=True, kw_only=True):

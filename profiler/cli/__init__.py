@@ -11,17 +11,41 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from profiler import without_pandas
-from profiler.cli import catalog, compare, cost, export, frontier, gate, imports, plan, run, tokens
+from profiler.cli import (
+    catalog,
+    claims,
+    compare,
+    cost,
+    export,
+    frontier,
+    gate,
+    imports,
+    plan,
+    run,
+    tokens,
+    trials,
+)
 from profiler.cli.base import INTERRUPTED, say, write
 from profiler.errors import EngineError, ProfilerError
 
+
+class Commands(TyperGroup):
+    """Commands of one word or two: ``claims RUN…`` judges, ``claims run CLAIM`` measures."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        two = " ".join(args[:2])
+        return super().resolve_command(ctx, [two, *args[2:]] if two in self.commands else args)
+
+
 app = typer.Typer(
     name="profile",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -83,6 +107,8 @@ app.command()(export.export)
 app.command(context_settings=TAKES_MORE)(plan.plan)
 app.command(context_settings=TAKES_MORE)(frontier.frontier)
 app.command()(tokens.tokens)
+app.command()(claims.claims)
+app.command("claims run")(trials.run_trial)
 app.command("import")(imports.import_results)
 app.command("list")(catalog.list_catalog)
 app.command()(catalog.doctor)

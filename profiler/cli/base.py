@@ -93,7 +93,7 @@ def promised(words: Sequence[Path], context: typer.Context) -> tuple[list[Path],
 
     Raises InputError for an option that is none and a limit that is no time.
     """
-    from profiler import scenario, slo
+    from profiler import slo, toml_tables
 
     folders, others, left = [], list(context.args), iter(map(str, words))
     for word in left:
@@ -102,7 +102,7 @@ def promised(words: Sequence[Path], context: typer.Context) -> tuple[list[Path],
         else:
             folders.append(Path(word))
     found = {
-        name: scenario.seconds(limit, f"--slo-{name.removesuffix('_s').replace('_', '-')}")
+        name: toml_tables.seconds(limit, f"--slo-{name.removesuffix('_s').replace('_', '-')}")
         for name, limit in limits(others, context.command).items()
     }
     slo.limits(found)

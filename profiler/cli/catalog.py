@@ -13,11 +13,12 @@ from profiler.errors import InputError, nearest
 
 def list_catalog(
     what: Annotated[
-        str, typer.Argument(help="models, scenarios, gpus, prices, api-prices, capex, grids or quality.")
+        str,
+        typer.Argument(help="models, scenarios, gpus, prices, api-prices, capex, grids, quality or claims."),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Show the catalog: models, scenarios and GPUs, prices with their age and doubts, grids."""
+    """Show the catalog: models, scenarios and GPUs, prices with their age and doubts, grids, claims."""
     from profiler.report import listing
 
     if what not in listing.LISTINGS:

@@ -141,24 +141,16 @@ def over_runs(estimates: Sequence[Estimate]) -> Estimate:
     values = [each.value for each in estimates]
     if len(values) >= FEW_RUNS or min(values) <= 0:
         return replace(stats.over_repeats(values), over="runs")
-    counts = [each.n if _spread(each) is not None else 1 for each in estimates]
+    counts = [each.n if stats.spread(each) is not None else 1 for each in estimates]
     n = sum(counts)
     logs = [math.log(value) for value in values]
     middle = sum(count * x for count, x in zip(counts, logs, strict=True)) / n
     within = sum(
-        (count - 1) * (_spread(each) or 0) ** 2 for count, each in zip(counts, estimates, strict=True)
+        (count - 1) * (stats.spread(each) or 0) ** 2 for count, each in zip(counts, estimates, strict=True)
     )
     between = sum(count * (x - middle) ** 2 for count, x in zip(counts, logs, strict=True))
     half = stats.t_quantile(n - 1) * math.sqrt((within + between) / (n - 1) / n)
     return Estimate(math.exp(middle), math.exp(middle - half), math.exp(middle + half), n, "repeats")
-
-
-def _spread(estimate: Estimate) -> float | None:
-    """The standard deviation of the repeats' logarithms, from their interval (``stats.over_repeats``)."""
-    if estimate.over != "repeats" or estimate.n < 2 or not estimate.low or estimate.high is None:
-        return None
-    half = math.log(estimate.high / estimate.low) / 2
-    return half * math.sqrt(estimate.n) / stats.t_quantile(estimate.n - 1)
 
 
 def _standing(

@@ -6,14 +6,11 @@ held under it: they say how far a change is noise of the measurement, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
-
-from profiler import comparison, consumption, cost
+from profiler import comparison, consumption, cost, replicas
 from profiler.gate.nouns import Pair, Side, Subject
-from profiler.schema import Window
 from profiler.store import RunResult
 
 Row = dict[str, Any]
@@ -24,9 +21,11 @@ def pairs(
     new: Sequence[RunResult], base: Sequence[RunResult], price: str | None
 ) -> tuple[list[Pair], list[str], list[str]]:
     """Runs of the same model, scenario and hardware → Pairs; what is missing; and what else to know."""
-    several = max(len(_parts(new, _start)), len(_parts(base, _start))) > 1
+    sides = new, base
+    starts = [replicas.starts(runs) for runs in sides]
+    several = max(map(len, starts)) > 1
     replica: Literal["starts", "repeats"] = "starts" if several else "repeats"
-    ours, theirs = (_by_load(_parts(runs, _start if several else _repeat), price) for runs in (new, base))
+    ours, theirs = (_by_load(each, price) for each in (starts if several else map(replicas.repeats, sides)))
     model, name = new[0].manifest.model.name, new[0].manifest.scenario.name
     found, missing, notes = [], [], []
     for load in dict.fromkeys((*theirs, *ours)):
@@ -56,38 +55,10 @@ def load_text(load: Point) -> str:
     return f"{mode} {concurrency}" if rate is None else f"{mode} {rate:.4g}/s"
 
 
-def _start(window: Window) -> int:
-    return window.engine_start
-
-
-def _repeat(window: Window) -> int:
-    return window.repeat
-
-
-def _parts(runs: Sequence[RunResult], part: Callable[[Window], int]) -> list[RunResult]:
-    """The runs taken apart by ``part`` of their windows; one that has none (imported) stays whole."""
-    found = []
-    for run in runs:
-        windows = run.manifest.windows
-        numbers = sorted({part(window) for window in windows})
-        if len(numbers) < 2:
-            found.append(run)
-            continue
-        found += [_only(run, tuple(w for w in windows if part(w) == number)) for number in numbers]
-    return found
-
-
-def _only(run: RunResult, windows: tuple[Window, ...]) -> RunResult:
-    """The run as if nothing else had been held; its tables are read once."""
-    part = RunResult(run.folder, msgspec.structs.replace(run.manifest, windows=windows))
-    part.__dict__.update(requests=run.requests, samples=run.samples)
-    return part
-
-
-def _by_load(replicas: Sequence[RunResult], price: str | None) -> dict[Point, list[Row]]:
+def _by_load(parts: Sequence[RunResult], price: str | None) -> dict[Point, list[Row]]:
     found: dict[Point, list[Row]] = {}
-    for replica in replicas:
-        for row in comparison.rows([replica], price):
+    for part in parts:
+        for row in comparison.rows([part], price):
             load = row["load"], row["concurrency"], row["load_requests_per_s"]
             found.setdefault(load, []).append(row)
     return found

@@ -1,4 +1,4 @@
-"""The catalog as text or JSON: models, GPUs, scenarios.  What things cost is in ``price_lists``."""
+"""The catalog as text or JSON: models, GPUs, scenarios, claims.  What things cost is in ``price_lists``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from profiler import arch, catalog, scenario
 from profiler.catalog.scores import quality
+from profiler.claims import metrics, reading
+from profiler.claims.nouns import Claim, Models
 from profiler.report import price_lists
 from profiler.report.table import NA, significant
 from profiler.schema import LoadPoint
@@ -94,6 +96,51 @@ def list_quality() -> Rows:
     ]
 
 
+def list_claims() -> Rows:
+    """One row a shipped claim: what is said, and what kind of evidence would tell."""
+    return [
+        {
+            "claim": claim.id,
+            "text": claim.text,
+            "metric": claim.metric,
+            "ratio": _ratio(claim),
+            "cells": len(claim.grid()),
+            "takes": _takes(claim),
+            "subject": _models(claim.subject),
+            "baseline": _models(claim.baseline),
+            "tags": ", ".join(claim.tags),
+            "date": claim.source.date,
+            "source": claim.source.name,
+            "url": claim.source.url,
+        }
+        for claim in reading.shipped()
+    ]
+
+
+def _ratio(claim: Claim) -> str:
+    """Subject over baseline, as claimed."""
+    if claim.relation in ("equal", "about"):
+        return f"about {claim.factor or 1:g}"
+    sign, factor = (">", claim.factor) if claim.relation == "more" else ("<", claim.factor)
+    if factor is None:
+        return f"{sign} 1"
+    return f"≥ {factor:g}" if claim.relation == "more" else f"≤ 1/{factor:g}"
+
+
+def _takes(claim: Claim) -> str:
+    """What a verdict rests on."""
+    if claim.untestable is not None:
+        return "not testable"
+    return "prices" if metrics.api_priced(claim) else metrics.of(claim.metric).kind
+
+
+def _models(side: Models) -> str:
+    """In words, one side of a claim."""
+    who = side.api or side.gpu or side.language or ", ".join(side.names) or (side.kind and f"any {side.kind}")
+    answers = f"answers of {side.output_tokens:,} tokens" if side.output_tokens else None
+    return ", ".join(word for word in (who, answers) if word)
+
+
 LISTINGS: dict[str, Callable[[], Rows]] = {
     "models": list_models,
     "scenarios": list_scenarios,
@@ -103,6 +150,7 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
     "capex": price_lists.list_capex,
     "grids": price_lists.list_grids,
     "quality": list_quality,
+    "claims": list_claims,
 }
 
 # Terminal headers and units for columns that are not shown as they are stored.
@@ -129,13 +177,15 @@ SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "age_days": ("age", price_lists.age),
     "g_co2e_per_kwh": ("gCO2e/kWh", lambda v: f"{v:.0f}"),
     "year": ("year", str),
+    "cells": ("cells", str),
     "score": ("score", "{:.1f}".format),
     "low": ("low", "{:.1f}".format),
     "high": ("high", "{:.1f}".format),
 }
 # Told by --json, and in the lines below a table where they matter.
 WIDE = {"source", "item", "terms", "date", "doubtful", "current", "old"}
-WIDEST = {"vendor": 28, "provider": 18, "aliases": 34}
+WIDE |= {"subject", "baseline", "tags", "url"}
+WIDEST = {"vendor": 28, "provider": 18, "aliases": 34, "text": 76}
 
 
 def render(rows: Rows, as_json: bool) -> str:

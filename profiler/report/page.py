@@ -60,8 +60,9 @@ def parts(rows: Sequence[Row], runs: Sequence[RunResult], asked: Asked = PLAINLY
 
 def _of_runs(rows: Sequence[Row], runs: Sequence[RunResult]) -> list[str]:
     limits = verdicts.limit_lines(rows, runs)
+    precision = verdicts.precision_lines(rows)
     experts = [*routing.lines(runs), *skew.lines(runs)]
-    return [*limits, *experts, *verdicts.calibration_lines(runs), *verdicts.sampler_lines(rows)]
+    return [*precision, *limits, *experts, *verdicts.calibration_lines(runs), *verdicts.sampler_lines(rows)]
 
 
 def _bulleted(notes: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -102,6 +103,28 @@ def limit_lines(rows: Sequence[Row], runs: Sequence[RunResult]) -> Iterator[str]
             said = [each.split() for each in row["slo_verdicts"].split(", ")]
             stands = [f"{words[name]} {verdict}" for name, verdict in said]
             yield f"{row['model']} at {load_text(row)}: {', '.join(stands)}"
+
+
+def precision_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Of each run whose windows decided how many there are: what was asked, and reached at each load."""
+    asked: dict[tuple[str, str, float], list[str]] = {}
+    for row in rows:
+        if row["target_ci_frac"] and row["repeats"]:
+            key = (row["run"], row["model"], row["target_ci_frac"])
+            asked.setdefault(key, []).append(f"at {load_text(row)} {_reached(row)}")
+    names = Counter(model for _, model, _ in asked)
+    for (run, model, target), loads in asked.items():
+        who = model if names[model] == 1 else run
+        yield f"{who}, asked for ±{100 * target:.3g}%: {'; '.join(loads)}"
+
+
+def _reached(row: Row) -> str:
+    windows = f"{row['repeats']} window{'s' if row['repeats'] > 1 else ''}"
+    spent = f"after {windows}, {row['measured_s']:.0f} s"
+    if row["ci_frac"] is None:
+        return f"no interval {spent}"
+    stopped = "" if row["ci_frac"] <= row["target_ci_frac"] else "stopped at "
+    return f"{stopped}±{row['ci_frac']:.1%} {spent}"
 
 
 def client_lines(rows: Sequence[Row]) -> list[str]:

@@ -1,0 +1,195 @@
+"""Load points → cells: what each side measured at a pre-registered place, like with like.
+
+A cell's batch is the number of requests in flight of a closed loop.  Lengths are the means that were asked
+for where it came to them, else those measured, and lie within NEAR of the cell's.  A length that the cell
+leaves open may be any, alike on both sides, and each that was measured makes a cell of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from profiler.claims.nouns import Cell
+from profiler.claims.sides import Pair, Start
+from profiler.comparison.lines import Line
+from profiler.schema import Estimate
+from profiler.settings import Length, Workload
+
+NEAR = 0.05
+DRAWN = 3.0  # standard errors that the mean of lengths drawn at random may be off
+LENGTHS = ("input_tokens", "output_tokens")
+Means = tuple[float | None, float | None]
+
+
+class Point(NamedTuple):
+    """One start at one load.  ``asked``: its requests in words, seed apart; ``lengths``: their mean prompt
+    and answer."""
+
+    start: Start
+    line: Line
+    batch: int
+    asked: str
+    lengths: Means
+
+
+class Found(NamedTuple):
+    """What both sides have of a cell.  ``unlike``: how their requests differed, if they did."""
+
+    cell: Cell
+    subject: list[Point]
+    baseline: list[Point]
+    unlike: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def places(grid: Iterable[Cell], pair: Pair, depends_on_load: bool) -> Iterator[Found]:
+    """Every cell of the grid with what was measured of it.  What does not depend on the load is the same at
+    all of a start's points."""
+    ours, theirs = points(pair.subject.starts), points(pair.baseline.starts)
+    for cell in grid:
+        if depends_on_load:
+            a, b = ([each for each in side if fits(cell, each)] for side in (ours, theirs))
+            yield from _of_cell(cell, a, b)
+        else:
+            yield Found(cell, _one_a_start(ours), _one_a_start(theirs))
+
+
+def points(starts: Iterable[Start]) -> list[Point]:
+    """Every closed load that was held without pauses, so that its concurrency is what was in flight."""
+    return [
+        Point(start, line, line.found.point.concurrency, _asked(start), _lengths(start, line))
+        for start in starts
+        if not start.manifest.scenario.load.think_s
+        for line in start.lines
+        if line.found.point.mode == "closed" and line.found.point.concurrency is not None
+    ]
+
+
+def fits(cell: Cell, point: Point) -> bool:
+    """Whether a point was measured at the cell's place."""
+    if cell.batch is not None and point.batch != cell.batch:
+        return False
+    asked, work = (cell.input_tokens, cell.output_tokens), point.start.manifest.scenario.workload
+    if any(asked) and (work.shared_prefix_tokens or work.conversation or work.images):
+        return False  # of other requests than the lengths tell
+    return all(
+        wanted is None or near(held, wanted) for wanted, held in zip(asked, point.lengths, strict=True)
+    )
+
+
+def near(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and abs(a - b) <= NEAR * b
+
+
+# --------------------------------------------------------------------------------------- like with like
+
+
+def _of_cell(cell: Cell, ours: list[Point], theirs: list[Point]) -> Iterator[Found]:
+    """The same requests on both sides; of several kinds at one place the one with the most starts."""
+    a, b = _by_kind(cell, ours), _by_kind(cell, theirs)
+    common: dict[Cell, list[str]] = {}
+    for place, asked in a:
+        if (place, asked) in b:
+            common.setdefault(place, []).append(asked)
+    if not common:
+        yield Found(cell, ours, theirs, _requests_unlike(ours, theirs))
+    for place, kinds in sorted(common.items()):
+        most = max(kinds, key=lambda asked: min(len(a[place, asked]), len(b[place, asked])))
+        subject, baseline = a[place, most], b[place, most]
+        left_out = f"requests of {len(kinds)} kinds were measured at this place: those with the most starts"
+        notes = (left_out,) if len(kinds) > 1 else ()
+        yield Found(place, subject, baseline, _lengths_unlike(subject, baseline), notes)
+
+
+def _by_kind(cell: Cell, found: Iterable[Point]) -> dict[tuple[Cell, str], list[Point]]:
+    held: dict[tuple[Cell, str], list[Point]] = {}
+    for point in found:
+        held.setdefault((_place(cell, point), point.asked), []).append(point)
+    return held
+
+
+def _place(cell: Cell, point: Point) -> Cell:
+    """The cell with what it leaves open as it was measured."""
+    wanted = (cell.input_tokens, cell.output_tokens)
+    before, after = (
+        each if each is not None else _rounded(held) for each, held in zip(wanted, point.lengths, strict=True)
+    )
+    return Cell(batch=point.batch, input_tokens=before, output_tokens=after)
+
+
+def _rounded(held: float | None) -> int | None:
+    """One place must have one name: what nobody asked for is known in two digits."""
+    if held is None or held == int(held):
+        return None if held is None else int(held)
+    return int(float(f"{held:.1e}"))
+
+
+def _lengths(start: Start, line: Line) -> Means:
+    """Means of prompts and answers: as asked where what was measured agrees, or nothing was."""
+    before, after = (
+        _mean(_kinds(start.manifest.scenario.workload, name), line.found.estimates.get(f"{name}_mean"))
+        for name in LENGTHS
+    )
+    return before, after
+
+
+def _kinds(workload: Workload, name: str) -> list[tuple[float, Length]]:
+    """Lengths that were asked for, with their weights; none where they follow from what was said before."""
+    if workload.conversation is not None or workload.images is not None:
+        return []
+    kinds = [(share.weight, getattr(share, name)) for share in workload.mix]
+    kinds = kinds or [(1.0, getattr(workload, name))]
+    return [
+        (weight, each if isinstance(each, Length) else Length(mean=each))
+        for weight, each in kinds
+        if each is not None
+    ]
+
+
+def _mean(kinds: Sequence[tuple[float, Length]], told: Estimate | None) -> float | None:
+    if not kinds:
+        return None if told is None else told.value
+    whole = sum(weight for weight, _ in kinds)
+    mean = sum(weight * each.mean for weight, each in kinds) / whole
+    if told is None:
+        return mean
+    # The variance of a uniform distribution is (half its width)² / 3.
+    square = sum(weight * each.mean**2 * (1 + each.spread**2 / 3) for weight, each in kinds) / whole
+    error = math.sqrt(max(0.0, square - mean**2) / told.n)
+    return mean if near(told.value, mean) or abs(told.value - mean) <= DRAWN * error else told.value
+
+
+def _asked(start: Start) -> str:
+    """What requests a run sent and how, but for the seed they were drawn with."""
+    scenario = start.manifest.scenario
+    told = msgspec.to_builtins((replace(scenario.workload, seed=0), scenario.load.think_s))
+    return msgspec.json.encode(told, order="sorted").decode()
+
+
+def _one_a_start(found: Sequence[Point]) -> list[Point]:
+    first: dict[int, Point] = {}
+    for point in found:
+        first.setdefault(id(point.start), point)
+    return list(first.values())
+
+
+def _requests_unlike(ours: Sequence[Point], theirs: Sequence[Point]) -> str | None:
+    if not ours or not theirs:
+        return None
+    return "the sides were asked for requests of other kinds"
+
+
+def _lengths_unlike(ours: Sequence[Point], theirs: Sequence[Point]) -> str | None:
+    """A model that stops early did other work."""
+    for name, place in zip(("prompts", "answers"), (0, 1), strict=True):
+        a, b = (
+            [held for each in side if (held := each.lengths[place]) is not None] for side in (ours, theirs)
+        )
+        if a and b and not near(sum(a) / len(a), sum(b) / len(b)):
+            return f"{name} of {sum(a) / len(a):,.0f} tokens against {sum(b) / len(b):,.0f}"
+    return None
