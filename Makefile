@@ -37,6 +37,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/load/ours.py
 	$(BIN)/python -m benchmarks.energy.known_truth
 	$(BIN)/python -m benchmarks.crossover
+	$(BIN)/python -m benchmarks.statistics
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel

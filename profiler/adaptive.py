@@ -8,9 +8,9 @@ an interval that allows for the looking (``stats.looked``); or when another wind
 within ``max_seconds``.  The figure is the output tokens per second; of an open loop, where that is what was
 asked for, the time per output token, or per request where answers are of one token.
 
-A window costs its warm-up, its drain and, where each has an engine start of its own, that start.  Where most
-of the scatter is inside windows, fewer and longer ones cost less: how long is what Kalibera & Jones say of
-two levels (``stats.components``), with the costs and variances measured so far.
+A window costs its warm-up, its drain and, where each has an engine start of its own, that start.  Where these
+are dear and most of the scatter is inside windows, a longer one costs less: how long is weighed with the
+costs and the two levels of variance measured so far, as Kalibera & Jones do (``stats.components``).
 """
 
 from __future__ import annotations
@@ -187,13 +187,22 @@ def _spread(logs: Sequence[float]) -> float:
 
 
 def _stretch(history: Sequence[Held], overhead_s: float, plain_s: float) -> int:
-    """How long the next window should be, in windows of ``plain_s``: as long as gives the least variance of
-    the mean a second, where a fresh window costs ``overhead_s`` more than a longer one."""
+    """How long the next window should be, in windows of ``plain_s``: what takes most off the interval for its
+    cost, where a fresh window costs ``overhead_s`` beside its length."""
     known = [each for each in history if each.value and each.within_frac is not None]
     if len(known) < looked.FEWEST or plain_s <= 0:
         return 1
-    inside = sum((each.within_frac or 0.0) ** 2 * each.span_s / plain_s for each in known) / len(known)
-    spread = _spread([math.log(each.value or 1.0) for each in known])
-    between = max(0.0, spread**2 - inside)
-    best = components.repetitions([between, inside], [overhead_s, plain_s])[0]
-    return MOST_STRETCH if best is None else min(MOST_STRETCH, best)
+    lengths = [max(1, round(each.span_s / plain_s)) for each in known]
+    inside = sum((each.within_frac or 0.0) ** 2 * n for each, n in zip(known, lengths, strict=True)) / len(
+        known
+    )
+    between = max(0.0, _spread([math.log(each.value or 1.0) for each in known]) ** 2 - inside)
+
+    def half(windows: Sequence[int]) -> float:
+        t = stats.t_quantile(len(windows) - 1, looked.LEVEL)
+        return t * math.sqrt(components.variance_of_mean(between, inside, windows))
+
+    def gain_per_s(stretch: int) -> float:
+        return (half(lengths) - half([*lengths, stretch])) / (overhead_s + stretch * plain_s)
+
+    return max(range(1, MOST_STRETCH + 1), key=gain_per_s)

@@ -10,7 +10,7 @@ from math import log, sqrt
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler import adaptive, comparison, measure, metrics, prepare, records, scenario, stats, store
@@ -87,36 +87,60 @@ def test_a_guess_at_how_many_windows_are_to_come():
     assert precision(msgspec.structs.replace(ASKED, max_seconds=41), windows(*values)).to_go == 1
 
 
+NOISY = [100 * math.exp(x * 0.02) for x in (-1, 0, 1)]
+
+
 @pytest.mark.parametrize(
-    ("within", "overhead_s", "stretch"),
+    ("within", "start_s", "stretch"),
     [
-        (None, 4.0, 1),  # nobody knows what is inside a window
-        (0.0001, 4.0, 1),  # all of it lies between windows: a longer one brings nothing
-        (0.02, 4.0, 4),  # all of it is inside: as long as may be
+        (None, 600.0, 1),  # nobody knows what is inside a window
+        (0.0001, 600.0, 1),  # all of it lies between windows: a longer one brings nothing
+        (0.02, 0.0, 1),  # all of it is inside, but another window is cheap
+        (0.02, 600.0, 4),  # and here it is dear: an engine start
     ],
 )
-def test_how_long_the_next_window_is(within, overhead_s, stretch):
-    values = [100 * math.exp(x * 0.02) for x in (-1, 0, 1)]
-    held = windows(*values, span_s=6.0, took_s=6.0 + overhead_s, within=within)
-    assert precision(ASKED, held).stretch == stretch
+def test_how_long_the_next_window_is(within, start_s, stretch):
+    assert precision(ASKED, windows(*NOISY, within=within), start_s).stretch == stretch
 
 
-def test_a_dear_start_makes_for_longer_windows_in_it():
-    """Kalibera & Jones: √(cost above / cost · variance / variance above) is √(4/6) → 1 and √(60/6) → 4."""
-    spread = 0.02
-    values = [100 * math.exp(x * spread) for x in (-1, 0, 1)]
-    held = windows(*values, within=spread / sqrt(2))
-    assert precision(ASKED, held).stretch == 1
-    assert precision(ASKED, held, start_s=56.0).stretch == 4
+@given(
+    within=st.floats(0.001, 0.05),
+    start_s=st.floats(0, 1000),
+    more=st.lists(st.integers(1, 4), min_size=2, max_size=5),
+)
+@settings(deadline=None)
+def test_the_length_is_what_brings_most_for_its_cost(within, start_s, more):
+    """Of the interval's half, t · √(between / n + inside · Σ 1/length / n²), computed here by hand."""
+    from scipy.special import stdtrit
+
+    longer = [1, *more]
+    drawn = [100 * math.exp(0.02 * (-1) ** n) for n in range(len(longer))]
+    inside, logs = within**2, [log(each) for each in drawn]
+    mean = sum(logs) / len(logs)
+    between = max(0.0, sum((x - mean) ** 2 for x in logs) / (len(logs) - 1) - inside)
+    held = [
+        Held(value=value, took_s=6.0 * n + 4.0, span_s=6.0 * n, within_frac=within / sqrt(n))
+        for value, n in zip(drawn, longer, strict=True)
+    ]
+
+    def gain(extra):
+        def half(parts):
+            n = len(parts)
+            return float(stdtrit(n - 1, 0.99)) * sqrt(
+                between / n + inside * sum(1 / each for each in parts) / n**2
+            )
+
+        return (half(longer) - half([*longer, extra])) / (4.0 + start_s + 6.0 * extra)
+
+    found = precision(msgspec.structs.replace(ASKED, target_ci_frac=0.0001, max_seconds=10**6), held, start_s)
+    assert gain(found.stretch) == pytest.approx(max(gain(n) for n in range(1, 5)), rel=1e-9)
 
 
 def test_a_longer_window_than_is_needed_or_than_there_is_time_for_is_not_asked():
-    values = [100 * math.exp(x * 0.02) for x in (-1, 0, 1)]
-    held = windows(*values, within=0.02)
-    assert precision(msgspec.structs.replace(ASKED, max_seconds=30 + 4 + 13), held).stretch == 2
-    near = [100 * math.exp(x * 0.006) for x in (-1, 0, 1)]
-    assert precision(ASKED, windows(*near, within=0.006)).to_go == 1
-    assert precision(ASKED, windows(*near, within=0.006)).stretch == 1
+    held = windows(*NOISY, within=0.02)
+    assert precision(msgspec.structs.replace(ASKED, max_seconds=30 + 4 + 13), held, 600.0).stretch == 2
+    near = windows(*[100 * math.exp(x * 0.006) for x in (-1, 0, 1)], within=0.006)
+    assert (precision(ASKED, near, 600.0).to_go, precision(ASKED, near, 600.0).stretch) == (1, 1)
 
 
 @given(

@@ -77,15 +77,18 @@ def wrong(rng: Rng, trials: int, asked: Claim, world: World, starts: int) -> Wro
     )
 
 
-def peeking(rng: Rng, trials: int, world: World, first: int, last: int) -> float:
+def peeking(rng: Rng, trials: int, world: World, last: int, looks: tuple[float, ...] | None = None) -> float:
     """False support of a claim on its margin when sealed runs are judged again after every further start,
-    outside any trial, and the first "supported" is kept."""
+    from the third to the ``last``, outside any trial, and the first "supported" is kept.
+
+    ``looks`` ONCE: with the interval of someone who looks once.
+    """
     asked = court.claim()
     ours, theirs = draw(world, rng, trials, last, court.on_the_margin(asked)[0])
     ever = np.zeros(trials, dtype=bool)
-    for starts in range(first, last + 1):
+    for starts in range(3, last + 1):
         open_still = np.flatnonzero(~ever)
-        found = court.judged(asked, ours[open_still, :starts], theirs[open_still, :starts], looks=None)
+        found = court.judged(asked, ours[open_still, :starts], theirs[open_still, :starts], looks)
         ever[open_still] = found.overall == "supported"
     return float(ever.mean())
 

@@ -226,7 +226,7 @@ def _are_together(subject: Sequence[Point], baseline: Sequence[Point]) -> bool:
 
 def _are_apart(subject: Sequence[Point], baseline: Sequence[Point]) -> bool:
     """Whether nearly all starts of one side were held before the other's, of so many that they could give a
-    verdict: a drift of 2 % between them makes up to every second one false (docs/statistics.md)."""
+    verdict: where the machine drifts by 5 % two in five may be false (docs/statistics.md)."""
     if min(len(subject), len(baseline)) < law.FEWEST_STARTS:
         return False
     sides = ([point.start.manifest for point in side] for side in (subject, baseline))

@@ -22,8 +22,8 @@ TWO_SIDED = ("equal", "about")
 # One-sided level of a test, that of either end of a 95 % interval; of each of the two tests for "equal".
 ALPHA = 0.025
 ALPHA_EQUAL = 0.05
-# Where nobody knows how often evidence was looked at before it was judged.  At 2.5 % a look after each of 2
-# to 20 starts finds 11 % false support on the bar, at 1 % no more than 5 % (docs/statistics.md).
+# Where nobody knows how often evidence was looked at before it was judged.  At 2.5 % a look after each of 3
+# to 20 starts finds 10 % false support on the bar, at 1 % no more than 5 % (docs/statistics.md).
 ALPHA_UNPLANNED = 0.01
 # Fewest starts a side for a verdict on what is timed.  Two starts fall into the same one of two ways in which
 # a machine may run so often that 5 % of support on the bar is false; three do not (docs/statistics.md).

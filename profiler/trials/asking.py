@@ -22,7 +22,6 @@ from profiler.prepare import Plan
 from profiler.stats import planning, sequential
 from profiler.trials import lots, pace, who, words
 
-
 OVERRUN = 2  # times what was announced, after which a trial without a budget stops
 
 

@@ -137,6 +137,10 @@ def test_further_runs_change_nothing(written, runs, tmp_path):
             lambda found: found["rulings"][0]["cells"][1]["ratio"].update(low=5.0),
             "batch 4, input 10, output 5: ratio",
         ),
+        (
+            lambda found: found["rulings"][0]["cells"][0].update(verdict="refuted"),
+            "batch 1, input 10, output 5: supported, the record says refuted",
+        ),
         (lambda found: found["rulings"][1]["claim"].update(metric="total_params"), "digest"),
         (
             lambda found: found["rulings"][1]["cells"][0]["subject"].update(exact=1.0),
