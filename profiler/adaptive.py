@@ -157,6 +157,13 @@ def precision(measure: Measure, history: Sequence[Held], start_s: float = 0.0) -
     return replace(found, stretch=stretch, to_go=min(more, _times(left_s + overhead_s, overhead_s + plain_s)))
 
 
+def bounds_s(measure: Measure) -> tuple[float, float]:
+    """Seconds that one load is held at least and, as a rule, at most: a closed loop of slow requests has
+    longer windows, and three of them are held all the same."""
+    least_s = looked.FEWEST * (measure.warmup_s + measure.window_s)
+    return least_s, max(least_s, measure.max_seconds or MOST_WINDOWS * measure.window_s)
+
+
 def _limit_s(measure: Measure, history: Sequence[Held]) -> float:
     """What may be spent on one load; unless it is said, three windows are held however long they take."""
     if measure.max_seconds is not None:

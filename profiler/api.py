@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from profiler import comparison, prepare, store
 from profiler.loadgen.worker import LoadWorker
 from profiler.measure import execute
 from profiler.progress import watcher
 from profiler.store import RunResult
+
+if TYPE_CHECKING:
+    from profiler.claims.nouns import Ruling
 
 
 class Options(TypedDict, total=False):
@@ -64,3 +67,22 @@ def run(
     runs = [store.load(folder) for folder in folders]
     comparison.summarise(runs)
     return runs
+
+
+def rulings(
+    runs: Sequence[str | Path | RunResult] = (), claim: str | Path | Sequence[str | Path] = ()
+) -> list[Ruling]:
+    """Claims judged by sealed runs: one ruling a claim and setting, with its verdict, why, findings by cell
+    and what is missing (``profiler.claims.nouns.Ruling``).
+
+    ``runs``: run folders, folders of them, or what ``run`` and ``load`` return; ``claim``: ids of shipped
+    claims, claim files or folders of them, all shipped ones unless given.  Raises InputError.
+    """
+    from profiler.claims import docket, reading
+
+    at_hand = [
+        run for each in runs for run in ([each] if isinstance(each, RunResult) else store.find([each]))
+    ]
+    named = [claim] if isinstance(claim, str | Path) else claim
+    asked = reading.named([str(each) for each in named]) if named else list(reading.shipped())
+    return docket.docket(asked, at_hand)

@@ -36,18 +36,25 @@ class Quiet:
 
 
 class Clock:
-    """Time left, from the finished windows alone: engine starts are not windows."""
+    """Time left, from the finished windows alone: engine starts are not windows.  With ``starts``, for what
+    starts an engine every few windows, from all the time since the beginning."""
 
-    def __init__(self) -> None:
-        self._spent_s: list[float] = []
+    def __init__(self, starts: bool = False) -> None:
+        self._began_ns = time.perf_counter_ns() if starts else None
+        self._spent_ns = 0
+        self._windows = 0
 
     def add(self, window: Window) -> None:
-        self._spent_s.append((window.closed_ns - window.opened_ns) / 1e9)
+        self._windows += 1
+        if self._began_ns is None:
+            self._spent_ns += window.closed_ns - window.opened_ns
+        else:
+            self._spent_ns = time.perf_counter_ns() - self._began_ns
 
     def left(self, windows: int | None) -> str:
-        if not self._spent_s or windows is None:
+        if not self._windows or windows is None:
             return ""
-        seconds = round(windows * sum(self._spent_s) / len(self._spent_s))
+        seconds = round(windows * self._spent_ns / self._windows / 1e9)
         return f", about {seconds // 60}:{seconds % 60:02d} left" if seconds else ""
 
 
@@ -78,8 +85,8 @@ def speed(progress: Progress) -> str:
 class Lines:
     """One line a step and one every LINE_EVERY_S seconds within a step, for logs and pipes."""
 
-    def __init__(self) -> None:
-        self._clock = Clock()
+    def __init__(self, starts: bool = False) -> None:
+        self._clock = Clock(starts)
         self._last: tuple[str, float] = ("", 0.0)
 
     def _say(self, step: str, text: str) -> None:
@@ -113,11 +120,11 @@ class Lines:
 class Live:
     """One redrawn line: bar, phase, tokens/s, time left."""
 
-    def __init__(self) -> None:
+    def __init__(self, starts: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._clock = Clock()
+        self._clock = Clock(starts)
         self._todo: int | None = None
         self._bar: Bar = Progress(
             BarColumn(bar_width=16),
@@ -163,10 +170,10 @@ class Live:
 
 
 @contextmanager
-def watcher(quiet: bool) -> Iterator[Show]:
-    """The watcher that fits stderr."""
+def watcher(quiet: bool, starts: bool = False) -> Iterator[Show]:
+    """The watcher that fits stderr; ``starts`` as in :class:`Clock`."""
     if quiet or not sys.stderr.isatty():
-        yield Quiet() if quiet else Lines()
+        yield Quiet() if quiet else Lines(starts)
     else:
-        with Live() as live:
+        with Live(starts) as live:
             yield live

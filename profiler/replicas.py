@@ -27,8 +27,8 @@ def repeats(runs: Iterable[RunResult]) -> list[RunResult]:
     return [part for run in runs for part in _parts(run, lambda window: window.repeat)]
 
 
-def figures_of_starts(runs: Iterable[RunResult]) -> list[tuple[RunResult, list[Figures]]]:
-    """Each engine start with its load points.
+def figures_of_starts(runs: Iterable[RunResult], processes: int = 1) -> list[tuple[RunResult, list[Figures]]]:
+    """Each engine start with its load points.  ``processes`` as of ``index.runs``.
 
     What was made once is kept with the run, as its tables are; of sealed runs with a single start it comes
     from the index of their folder.
@@ -37,7 +37,7 @@ def figures_of_starts(runs: Iterable[RunResult]) -> list[tuple[RunResult, list[F
     parts = {id(run): starts([run]) for run in runs if _KEPT not in run.__dict__}
     new = [run for run in runs if id(run) in parts]
     whole = [run for run in new if parts[id(run)][0] is run]
-    indexed = index.runs([run.folder for run in whole])
+    indexed = index.runs([run.folder for run in whole], processes=processes)
     for run, found in zip(whole, indexed, strict=True):
         run.__dict__[_KEPT] = [(run, found.figures)]
     for run in new:

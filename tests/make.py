@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -107,7 +108,7 @@ def manifest(run_id: str, **changes: Any) -> Manifest:
         reason=None,
         utc="20260101T000000Z",
         unix_ns=0,
-        clock_ns=0,
+        clock_ns=crc32(run_id.encode()),  # no two runs begin at one instant
         scenario=SCENARIO,
         scenario_hash=changes.get("scenario_hash") or scenario.digest(changes.get("scenario", SCENARIO)),
         model=Model(name="m", weights="random", facts=FACTS),

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from profiler import adaptive, comparison, measure, metrics, prepare, records, scenario, stats, store
 from profiler.adaptive import Held, precision
+from profiler.cli import run as cli_run
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError
 from profiler.loadgen.worker import LoadWorker
 from profiler.measure import Slot
 from profiler.progress import Quiet, precision_words
-from profiler.report import verdicts
+from profiler.report import ahead, verdicts
 from profiler.schema import Endpoint, Estimate, LoadPoint
 from profiler.settings import Measure, Search
 from profiler.stats import looked
@@ -340,6 +341,28 @@ def test_only_a_run_that_was_looked_at_has_the_wider_interval(subjects):
     assert rates[0].high > rates[1].high > rates[1].value
     for name, each in plain.estimates.items():
         assert wide.estimates[name] == (each and looked.widened(each)), name
+
+
+def test_how_long_it_may_take_is_said_before_it_begins():
+    asked = ["load.concurrency=1,8", "measure.window_s=30", "measure.warmup_s=10"]
+    (said,) = ahead.precision_asked(scenario.load("chat", asked), models=2)
+    assert said.startswith(
+        "each of 4 loads is held until it is known to ±2%: 8 min at least, as a rule 20 min at"
+    )
+    (said,) = ahead.precision_asked(scenario.load("chat", [*asked[1:], "load.concurrency=1"]), models=1)
+    assert said.startswith("the load is held")
+    (said,) = ahead.precision_asked(scenario.load("chat", [*asked, "measure.max_seconds=120"]), models=2)
+    assert "8 min at least, as a rule 8 min at most" in said
+    assert not list(ahead.precision_asked(scenario.load("trio"), models=3))
+
+
+def test_a_resumed_run_is_not_announced_as_if_it_began(plan, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "execute", lambda plan, show, worker: [])
+    cli_run._measure(plan, None, quiet=False)
+    assert "is held until it is known to" in capsys.readouterr().err
+    for resumed, quiet in (((None,), False), ((), True)):
+        cli_run._measure(msgspec.structs.replace(plan, resumed=resumed), None, quiet=quiet)
+        assert "is held until" not in capsys.readouterr().err
 
 
 def test_what_was_reached_is_in_the_table(subjects):

@@ -191,6 +191,7 @@ def test_no_secret_in_any_file(tmp_path):
         (("compare", ".", "--format", "jsn"), "json"),
         (("list", "model"), "models"),
         (("lst",), "lst"),
+        (("claims", "run", "moe-faster", "--seed", "soon"), "--seed"),
     ],
 )
 def test_bad_input_is_one_clear_message_exit_2_and_nothing_written(tmp_path, words, telling):

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 
 from msgspec.structs import replace
 
@@ -45,6 +46,15 @@ def test_time_left_comes_from_finished_windows():
     assert clock.left(3) == ""
     clock.add(make.window(0, 10, 58))  # opened 1 s before, closed 1 s after: 50 s
     assert clock.left(3) == ", about 2:30 left"
+
+
+def test_time_left_of_what_starts_engines_again_and_again_has_the_starts_in_it(monkeypatch):
+    now_s = 0
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: now_s * 10**9)
+    clock = Clock(starts=True)
+    now_s = 90
+    clock.add(make.window(0, 10, 18))  # 10 s of 90
+    assert clock.left(3) == ", about 4:30 left"
 
 
 def test_a_terminal_gets_a_live_line_and_stdout_stays_clean(tmp_path):

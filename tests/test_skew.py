@@ -9,7 +9,7 @@ import pytest
 
 from profiler import records, skew, stats, store
 from profiler.report import skew as report
-from profiler.schema import EngineFacts, LoadPoint, Model
+from profiler.schema import EngineFacts, Estimate, LoadPoint, Model
 from tests import make
 
 EIGHT = LoadPoint(mode="closed", concurrency=8)
@@ -76,7 +76,7 @@ def test_energy_is_paired_like_rates(tmp_path, monkeypatch):
     def measured(point, routing, repeat):
         from dataclasses import replace
 
-        joules = stats.Estimate((2.0 if routing == "uniform" else 1.5) * (1 + repeat))
+        joules = Estimate((2.0 if routing == "uniform" else 1.5) * (1 + repeat))
         return replace(point, estimates=point.estimates | {skew.GROSS: joules})
 
     monkeypatch.setattr(metrics, "points", with_energy)

@@ -106,11 +106,16 @@ def _evidence(claim: Claim, group: Group, cell: Cell, wanted: Wanted) -> Evidenc
         for line in _missing(side, f"{group.model} with answers of {length:,} tokens at {making.place(cell)}")
     ]
     under = msgspec.structs.replace(claim, metric=column)
+    lacking = [
+        f"{group.model}: n/a in {len(points) - len(side.values)} of {len(points)} starts"
+        for points, side in zip((found.subject, found.baseline), both, strict=True)
+        if 0 < len(side.values) < len(points)
+    ]
     return Evidence(
         cell=cell,
         subject=both[0],
         baseline=both[1],
-        doubts=tuple(comparable.doubts_of_cell(under, found)),
+        doubts=(*comparable.doubts_of_cell(under, found), *lacking),
         missing=tuple(missing),
         notes=tuple(comparable.notes(found)),
         systematic_frac=comparable.systematic_frac(column, found),

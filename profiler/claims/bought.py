@@ -44,11 +44,12 @@ def cases(claim: Claim, runs: Sequence[RunResult]) -> list[Case]:
     if isinstance(offers, Missing):
         raise InputError(offers.reason)
     bearing = [
-        start
-        for start in sides.starts(runs)
-        if sides.is_of(own, start.manifest) and sides.unmet(claim.conditions, start.manifest) is None
+        run
+        for run in runs
+        if sides.is_of(own, run.manifest) and sides.unmet(claim.conditions, run.manifest) is None
     ]
-    found = [_case(claim, group, sold, offers.offers) for group in sides.groups(bearing, set())]
+    groups = sides.groups(sides.starts(bearing), set())
+    found = [_case(claim, group, sold, offers.offers) for group in groups]
     held = [each for each in found if any(one.subject.values or one.baseline.values for one in each.evidence)]
     return held or [Case(claim=claim, missing=_nothing(claim, own))]
 
@@ -95,6 +96,8 @@ def _evidence(claim: Claim, group: Group, cell: Cell, offers: Sequence[TokenPric
     )
     found = Found(cell, points, [])
     doubts = comparable.doubts_of_cell(claim, found)
+    if 0 < len(known) < len(points):
+        doubts.append(f"{group.model}: n/a in {len(points) - len(known)} of {len(points)} starts")
     api, spread_frac, notes = _list_side(claim.metric, [point for point, _ in known], offers)
     mine = max((_rent_frac(point) for point, _ in known), default=0.0)
     return Evidence(

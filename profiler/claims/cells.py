@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from profiler.claims.nouns import Cell
 from profiler.claims.sides import Pair, Start
@@ -91,42 +91,44 @@ def near(a: float | None, b: float | None) -> bool:
 
 def _of_cell(cell: Cell, ours: list[Point], theirs: list[Point]) -> Iterator[Found]:
     """The same requests on both sides; of several kinds at one place the one with the most starts."""
-    a, b = _by_kind(cell, ours), _by_kind(cell, theirs)
+    a, b = _by_kind(ours), _by_kind(theirs)
     common: dict[Cell, list[str]] = {}
-    for place, asked in a:
-        if (place, asked) in b:
-            common.setdefault(place, []).append(asked)
+    for asked in a.keys() & b.keys():
+        common.setdefault(_place(cell, a[asked], b[asked]), []).append(asked)
     if not common:
         yield Found(cell, ours, theirs, _requests_unlike(ours, theirs))
-    for place, kinds in sorted(common.items()):
-        most = max(kinds, key=lambda asked: min(len(a[place, asked]), len(b[place, asked])))
-        subject, baseline = a[place, most], b[place, most]
+    for place, kinds in sorted(common.items(), key=lambda each: [at or 0 for at in astuple(each[0])]):
+        most = max(sorted(kinds), key=lambda asked: min(len(a[asked]), len(b[asked])))
+        subject, baseline = a[most], b[most]
         left_out = f"requests of {len(kinds)} kinds were measured at this place: those with the most starts"
         notes = (left_out,) if len(kinds) > 1 else ()
         yield Found(place, subject, baseline, _lengths_unlike(subject, baseline), notes)
 
 
-def _by_kind(cell: Cell, found: Iterable[Point]) -> dict[tuple[Cell, str], list[Point]]:
-    held: dict[tuple[Cell, str], list[Point]] = {}
+def _by_kind(found: Iterable[Point]) -> dict[str, list[Point]]:
+    held: dict[str, list[Point]] = {}
     for point in found:
-        held.setdefault((_place(cell, point), point.asked), []).append(point)
+        held.setdefault(point.asked, []).append(point)
     return held
 
 
-def _place(cell: Cell, point: Point) -> Cell:
-    """The cell with what it leaves open as it was measured."""
-    wanted = (cell.input_tokens, cell.output_tokens)
+def _place(cell: Cell, ours: Sequence[Point], theirs: Sequence[Point]) -> Cell:
+    """The cell with what it leaves open as both sides together measured it; open where they are unlike."""
+    open_ = _lengths_unlike(ours, theirs) is not None
     before, after = (
-        each if each is not None else _rounded(held) for each, held in zip(wanted, point.lengths, strict=True)
+        wanted if wanted is not None or open_ else _rounded([each.lengths[at] for each in (*ours, *theirs)])
+        for at, wanted in enumerate((cell.input_tokens, cell.output_tokens))
     )
-    return Cell(batch=point.batch, input_tokens=before, output_tokens=after)
+    return Cell(batch=ours[0].batch, input_tokens=before, output_tokens=after)
 
 
-def _rounded(held: float | None) -> int | None:
-    """One place must have one name: what nobody asked for is known in two digits."""
-    if held is None or held == int(held):
-        return None if held is None else int(held)
-    return int(float(f"{held:.1e}"))
+def _rounded(held: Sequence[float | None]) -> int | None:
+    """What was asked for, and came to it, as it is; else what is known of it, in two digits."""
+    known = [each for each in held if each is not None]
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    return int(mean) if mean == int(mean) else int(float(f"{mean:.1e}"))
 
 
 def _lengths(start: Start, line: Line) -> Means:

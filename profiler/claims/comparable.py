@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from profiler import conditions, consumption, cost, scores, steadiness, trust
-from profiler.claims import law, metrics
+from profiler.claims import configs, law, metrics
 from profiler.claims.cells import Found, Point
 from profiler.claims.nouns import Claim
 from profiler.claims.sides import Group, Pair, boards
@@ -25,8 +25,13 @@ SENSOR_FRAC = 0.05
 # A share of a window in which heat held the clocks back that is no accident of one sample.
 HEAT_FRAC = 0.01
 IN_FLIGHT_FRAC = 0.95
-# Of all pairs of a start of one side and one of the other: in more, the same side came first.
-IN_TURN_FRAC = 0.9
+# What a recipe tolerates unless it says otherwise: who tolerates more measures those that were answered.
+MOST_FAILED_FRAC = 0.01
+# Windows or warm-ups of so unlike lengths see another stretch of what boards and engines go through.
+UNLIKE_TIMES = 2.0
+# Of all pairs of a start of one side and one of the other: where in more the same side came first, a drift is
+# nearly all in the ratio; blocks of one start a side in any order come to two in three at most.
+IN_TURN_FRAC = 0.75
 UNTUNED = "no tuned MoE kernel config"
 APART = (
     "the sides were held one after the other: what changed on the machine between them is in the ratio; "
@@ -51,11 +56,19 @@ def doubts(claim: Claim, pair: Pair) -> list[str]:
 
 
 def _of_side(claim: Claim, side: Group) -> Iterator[str]:
-    manifest, asked = side.manifest, claim.conditions
+    """Each reason once, whichever of its starts has it."""
+    yield from dict.fromkeys(why for start in side.starts for why in _of_run(claim, start.manifest))
+
+
+def _of_run(claim: Claim, manifest: Manifest) -> Iterator[str]:
+    asked = claim.conditions
     if manifest.imported is not None:
         yield f"measured by {manifest.imported.by}, whose machine and settings are not known"
     elif manifest.engine.device == "remote":
         yield "served elsewhere, by nobody knows what"
+    elif manifest.engine.kind == "endpoint":
+        yield "a server that was up before: its runs may all be of one engine start"
+    yield from _another_model(manifest)
     if asked.weights == "trained":
         yield from filter(None, [_untrained(manifest)])
     if asked.engine != SIMULATED:
@@ -63,6 +76,20 @@ def _of_side(claim: Claim, side: Group) -> Iterator[str]:
             yield "the engine is simulated: it follows a law, and no model"
         if any(gpu.simulated for gpu in boards(manifest)) or any(p.made_up for p in manifest.probes):
             yield "the boards are simulated"
+
+
+def _another_model(manifest: Manifest) -> Iterator[str]:
+    """A folder may be called what it likes; scores and claims go by the name."""
+    facts, known = manifest.model.facts, configs.listed(manifest.model.name)
+    if facts is not None and known is not None and not configs.is_as_listed(manifest.model):
+        own, theirs = (
+            f"{each.total_params / 1e9:.3g} ({each.active_params / 1e9:.3g} active)"
+            for each in (facts, known)
+        )
+        yield (
+            f"its config has {own} billion parameters, the catalog's model of this name {theirs}: "
+            "they are not one model"
+        )
 
 
 def _untrained(manifest: Manifest) -> str | None:
@@ -120,13 +147,46 @@ def doubts_of_cell(claim: Claim, found: Found) -> list[str]:
         told.append("the engines were given room for requests of unlike length (engine.max_model_len)")
     if metrics.of(claim.metric).unit != "bytes" and _are_apart(found.subject, found.baseline):
         told.append(APART)
-    if claim.metric in cost.ESTIMATES and claim.metric not in cost.METERED and _prices(found) > 1:
-        told.append("the runs were made with different prices")
-    return told
+    return [*told, *_unlike_measure(claim.metric, found), *_unlike_terms(claim.metric, found)]
 
 
-def _prices(found: Found) -> int:
-    return len({each.line.costs.facts["price_usd_per_hour"] for each in (*found.subject, *found.baseline)})
+def _unlike_measure(metric: str, found: Found) -> Iterator[str]:
+    """How long was looked, and from when on; and of goodput, what was good enough."""
+    plans = [point.start.manifest.scenario for point in (*found.subject, *found.baseline)]
+    for name, words in (("warmup_s", "warm-ups"), ("window_s", "windows")):
+        held = [getattr(plan.measure, name) for plan in plans]
+        if held and max(held) > UNLIKE_TIMES * min(held):
+            yield f"{words} of {min(held):g} s and of {max(held):g} s"
+    if metric.startswith("goodput"):
+        asked = sorted(
+            {", ".join(f"{name} {s:g} s" for name, s in sorted(plan.slo.items())) for plan in plans}
+        )
+        if len(asked) > 1:
+            yield f"what was good enough is unlike: {' and '.join(each or 'no limit' for each in asked)}"
+
+
+def _unlike_terms(metric: str, found: Found) -> Iterator[str]:
+    """A watt of the boards is none of the whole machine, and a dollar an hour not two."""
+    every = (*found.subject, *found.baseline)
+    for column, words in _terms(metric):
+        held = [each.line.costs.facts if column in cost.FACTS else each.line.found.facts for each in every]
+        told = sorted({str(each[column]) for each in held if each[column] is not None})
+        if len(told) > 1:
+            yield f"{words}: {' and '.join(told)}"
+
+
+def _terms(metric: str) -> Iterator[tuple[str, str]]:
+    """Columns that must be alike wherever a figure was made, with the words for those that are not."""
+    if metric in cost.METERED:
+        yield "electricity_boundary", "the energy is of unlike things"
+    elif metric in cost.ESTIMATES:
+        yield "price_usd_per_hour", "the runs were made with different prices (USD/h)"
+    elif metric in consumption.ESTIMATES:
+        yield "energy_boundary", "the energy is of unlike things"
+    if metric == consumption.NET:
+        yield "idle_kind", "the idle power that is taken off is of unlike kinds"
+    if metric == consumption.FACILITY:
+        yield "pue", "the runs were made with a different PUE"
 
 
 def _context(point: Point) -> int | None:
@@ -182,7 +242,7 @@ def _failed(facts: dict[str, Any], manifest: Manifest) -> Iterator[str]:
     ok, failed = facts["requests_ok"], facts["requests_failed"]
     if ok is None or failed is None:
         yield "nobody says how many requests failed"
-    elif failed > manifest.scenario.max_failed_frac * (ok + failed):
+    elif failed > min(MOST_FAILED_FRAC, manifest.scenario.max_failed_frac) * (ok + failed):
         yield f"{failed} of {ok + failed} requests failed"
 
 

@@ -20,7 +20,7 @@ from profiler.arch.shape import Shape
 from profiler.arch.work import Widths
 from profiler.claims.nouns import Claim, Models, Quality
 from profiler.errors import InputError
-from profiler.schema import Model
+from profiler.schema import Model, ModelFacts
 from profiler.store import RunResult
 from profiler.weight_sizes import DTYPE_BYTES, block, widths
 
@@ -32,6 +32,10 @@ _FORMATS: dict[str, dict[str, Any]] = {
     "mxfp4": {"quant_method": "mxfp4"},
     "nvfp4": {"quant_method": "nvfp4"},
 }
+
+
+# Configs of one model differ in its padding of the vocabulary at most.
+SAME_PARAMS_FRAC = 0.02
 
 
 class Held(NamedTuple):
@@ -126,7 +130,7 @@ def _model(name: str, runs: Sequence[RunResult]) -> Model:
     """As published, wherever its config is from.  Raises InputError where nobody has one."""
     for run in runs:
         model = run.manifest.model
-        if model.config is not None and scores.same_model(model.name, name):
+        if model.config is not None and scores.same_model(model.name, name) and is_as_listed(model):
             kind = "random" if model.name in catalog.tiny_models() else "local" if model.folder else "hub"
             return msgspec.structs.replace(model, weights=kind)
     if name in catalog.tiny_models():
@@ -148,6 +152,24 @@ def _model(name: str, runs: Sequence[RunResult]) -> Model:
         f"the config of {name} is not known: it is not in the catalog (profile list models); "
         "name a folder with its config.json in a claim file of yours"
     )
+
+
+@lru_cache(maxsize=256)
+def listed(name: str) -> ModelFacts | None:
+    """Of the built-in or catalog model of this name, where all of it can be counted."""
+    entry = catalog.find(name)
+    config = catalog.tiny_models().get(name) or (entry and entry.config)
+    facts = arch.model_facts(config, name) if config else None
+    return None if facts is None or facts.missing else facts
+
+
+def is_as_listed(model: Model) -> bool:
+    """Whether a model can be the one that has its name: a folder may be called what it likes."""
+    known, facts = listed(model.name), model.facts
+    if known is None or facts is None or facts.missing:
+        return True
+    both = ((facts.total_params, known.total_params), (facts.active_params, known.active_params))
+    return all(abs(own - each) <= SAME_PARAMS_FRAC * each for own, each in both)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,13 +7,25 @@ nothing else: runs held since wait for the next look, and other runs of the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from profiler import cost, host_facts
-from profiler.claims import answers, cells, comparable, law, ledger, making, metrics, scatter, sides
+from profiler.claims import (
+    answers,
+    cells,
+    comparable,
+    law,
+    ledger,
+    making,
+    metrics,
+    percentiles,
+    scatter,
+    sides,
+)
 from profiler.claims.cells import Found, Point
 from profiler.claims.ledger import Trial
 from profiler.claims.nouns import Case, Cell, Claim, Evidence, Setting, Side
@@ -34,45 +46,93 @@ def cases(claim: Claim, runs: Sequence[RunResult]) -> list[Case]:
         from profiler.claims import computed
 
         return computed.cases(claim, runs)
-    starts = sides.starts(run for run in runs if _may_bear(claim, run))
-    trials = _trials(claim, starts)
+    bearing = [run for run in runs if may_bear(claim, run)]
+    starts = sides.starts(bearing)
+    known = _trials([run for run in bearing if run.manifest.status == "complete"])
+    digest = ledger.digest(claim)
+    trials = [trial for trial in known if trial.digest == digest]
     own = {name for trial in trials for name in (*trial.runs(), *(each.run for each in trial.dropped))}
     found = [case for trial in trials for case in _of_trial(claim, trial, starts)]
     tried = {case.setting for case in found}
-    others = [start for start in starts if start.run.folder.name not in own]
-    found += [case for case in _of_starts(claim, others) if case.setting not in tried]
+    others = [start for start in starts if start.manifest.run_id not in own]
+    reworded = [trial for trial in known if trial.claim.id == claim.id and trial.digest != digest]
+    found += [_noted(case, reworded) for case in _of_starts(claim, others) if case.setting not in tried]
     return found or [_of_nothing(claim, [run.manifest for run in runs])]
 
 
-def _may_bear(claim: Claim, run: RunResult) -> bool:
+def _noted(case: Case, reworded: Sequence[Trial]) -> Case:
+    """With a word about figures that were seen before the claim was written as it is now."""
+    seen = {run: trial.id for trial in reworded for run in trial.runs()}
+
+    def noted(each: Evidence) -> Evidence:
+        runs = [Path(run).name for side in (each.subject, each.baseline) for run in side.runs]
+        ids = ", ".join(sorted({seen[run] for run in runs if run in seen}))
+        told = f"figures held for another wording of this claim, and so known before this one: trial {ids}"
+        return replace(each, notes=(*each.notes, told)) if ids else each
+
+    return replace(case, evidence=tuple(map(noted, case.evidence)))
+
+
+def may_bear(claim: Claim, run: RunResult) -> bool:
+    """Whether a run is of a model of either side, so that its figures are asked for."""
     return any(sides.is_of(side, run.manifest) for side in (claim.subject, claim.baseline))
 
 
 # ------------------------------------------------------------------------------------------- of trials
 
 
-def _trials(claim: Claim, starts: Sequence[Start]) -> list[Trial]:
-    """Trials of this very claim of which runs are at hand."""
-    digest, homes = ledger.digest(claim), {start.run.folder.absolute().parent for start in starts}
-    names = {start.run.folder.name for start in starts}
+def _trials(runs: Sequence[RunResult]) -> list[Trial]:
+    """Trials of which runs are at hand, by whatever path they were named."""
+    homes = {run.folder.resolve().parent for run in runs}
     known = [trial for home in sorted(homes) for trial in ledger.read_all(home)]
-    return ledger.holding([trial for trial in known if trial.digest == digest], names)
+    return ledger.holding(known, {run.manifest.run_id for run in runs})
 
 
 def _of_trial(claim: Claim, trial: Trial, starts: Sequence[Start]) -> list[Case]:
-    at_hand = {start.run.folder.name for start in starts}
+    at_hand = {start.manifest.run_id for start in starts}
     counted, lost = set(trial.counted), set(trial.counted) - at_hand
     if not counted:
-        held = [start for start in starts if start.run.folder.name in trial.runs()]
+        held = [start for start in starts if start.manifest.run_id in trial.runs()]
         where: list[Setting | None] = [sides.setting(pair) for pair in _bearing(claim, held)]
         first = f"trial {trial.id} is under way and looks first at {trial.looks_at[0]} starts a side"
-        missing = (first, making.resumed(trial, held[0].run.folder.parent))
+        missing = (first, making.resumed(trial, held[0].run.folder.resolve().parent))
         return [Case(claim=claim, setting=each, missing=missing) for each in where or [None]]
-    chosen = [start for start in starts if start.run.folder.name in counted]
+    chosen = [start for start in starts if start.manifest.run_id in counted]
     found = _of_starts(claim, chosen)
     doubts = [f"{len(lost)} of the {len(counted)} runs of trial {trial.id} are not at hand"] if lost else []
     doubts += [f"the runs of trial {trial.id} are of {len(found)} settings"] if len(found) > 1 else []
-    return [replace(each, looks=trial.fractions, doubts=(*each.doubts, *doubts)) for each in found]
+    doubts += _left_out(claim, trial, chosen)
+    return [
+        replace(
+            each,
+            looks=trial.fractions,
+            doubts=(*each.doubts, *doubts),
+            evidence=tuple(_after_others(trial, one) for one in each.evidence),
+        )
+        for each in found
+    ]
+
+
+def _after_others(trial: Trial, each: Evidence) -> Evidence:
+    """Whoever holds trials until one supports a claim will find one."""
+    if not trial.before:
+        return each
+    told = (
+        f"there were trials of this claim here before ({', '.join(trial.before)}): a verdict is of one alone"
+    )
+    return replace(each, notes=(*each.notes, told))
+
+
+def _left_out(claim: Claim, trial: Trial, chosen: Sequence[Start]) -> Iterator[str]:
+    """A look that saw fewer starts than it counts would be held to too low a bar."""
+    groups = [group for pair in _bearing(claim, chosen) for group in (pair.subject, pair.baseline)]
+    placed = {start.folder for group in groups for start in group.starts}
+    lacking = [start for start in chosen if start.folder not in placed]
+    if placed and lacking:
+        yield (
+            f"{len(lacking)} of the {len(chosen)} runs of trial {trial.id} are of another machine, engine or "
+            "precision than the rest"
+        )
 
 
 # ----------------------------------------------------------------------------------- of starts as such
@@ -145,9 +205,15 @@ def _evidence(claim: Claim, pair: Pair, found: Found) -> Evidence:
         baseline=both[1],
         doubts=tuple(doubts),
         missing=tuple(missing),
-        notes=(*found.notes, *comparable.notes(found), *scatter.notes(claim.metric, found)),
+        notes=(*found.notes, *_notes(claim.metric, found)),
         systematic_frac=comparable.systematic_frac(claim.metric, found),
     )
+
+
+def _notes(metric: str, found: Found) -> Iterator[str]:
+    yield from comparable.notes(found)
+    yield from percentiles.notes(metric, found)
+    yield from scatter.notes(metric, found)
 
 
 def _side(metric: str, points: Sequence[Point]) -> Side:

@@ -24,15 +24,12 @@ from profiler.stats import families, planning, ratios, robust, sequential
 
 FEASIBLE = 200  # starts a side, beyond which "measure more" is no advice
 ONE_START = "one engine start on a side: within-run precision only, which says nothing of the next start"
-FEW_STARTS = (
-    f"fewer than {law.FEWEST_STARTS} engine starts on a side cannot tell scatter from two ways in which a "
-    "machine may run"
-)
+FEW_STARTS = f"fewer than {law.FEWEST_STARTS} engine starts on a side: two may be alike by chance alone"
 NO_FIGURES = "nothing was measured here"
 NO_RATIO = "a figure of 0, or none at all, has no ratio"
 NO_SCATTER = (
-    "every start of a side gave the very same figure, which nothing does that is timed: how far the next one "
-    "would be off is not known"
+    "every start of a side gave the very same figure, so how far the next one would be off is not known; "
+    "longer windows tell starts apart"
 )
 OPEN: tuple[Verdict, ...] = ("undecided", "not comparable", "not testable here")
 
@@ -198,7 +195,7 @@ def _has_figures(side: Side) -> bool:
 
 def _decided(rule: _Rule, cell: _Cell, support: _Test, refute: _Test) -> _Outcome:
     """The law."""
-    what = "the ratio" if cell.said.is_point else "the interval"
+    what = "the ratio" if cell.said.is_point else "all of the interval"
     if not (support.is_sure or refute.is_sure):
         return _open(rule, cell)
     p = None if cell.said.is_exact else (support if support.is_sure else refute).p
@@ -221,8 +218,8 @@ def _place(bar: Bar, wanted: bool) -> str:
     if bar.high is not None:
         return f"{'between' if wanted else 'outside'} {bar.low:.4g} and {bar.high:.4g}"
     if bar.inverted:
-        return f"{'at most' if wanted else 'above'} {1 / bar.low:.4g}"
-    return f"{'at least' if wanted else 'below'} {bar.low:.4g}"
+        return f"{'at or below' if wanted else 'above'} {1 / bar.low:.4g}"
+    return f"{'at or above' if wanted else 'below'} {bar.low:.4g}"
 
 
 def _open(rule: _Rule, cell: _Cell) -> _Outcome:
@@ -233,14 +230,14 @@ def _open(rule: _Rule, cell: _Cell) -> _Outcome:
     if inside:
         parts = [f"the interval includes {' and '.join(inside)}"]
     else:
-        parts = [f"decided if it were the only cell, not among {rule.cells}"]
+        parts = [f"sure enough for a single cell, not for one of {rule.cells}"]
     if _direction_holds(rule, cell):
         parts.append("the direction holds")
     needed = _needed(rule, cell)
     if needed is not None:
         parts.append(f"about {needed} starts a side would decide, if the ratio is as seen")
     elif not cell.said.is_exact:
-        parts.append(f"so near the bar more than {FEASIBLE} starts a side would be needed")
+        parts.append(f"so near the bar that more than {FEASIBLE} starts a side would be needed")
     return _Outcome("undecided", "; ".join(parts), needed=needed)
 
 

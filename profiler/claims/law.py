@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from profiler import stats
 from profiler.claims.nouns import Claim, Side
-from profiler.stats import LogRatio
+from profiler.stats import LogRatio, equivalence
 from profiler.stats.estimates import log_mean
 
 TWO_SIDED = ("equal", "about")
@@ -35,6 +35,7 @@ MOST_DF = 1.5
 # Figures that are the same in every start were rounded, by a counter or a clock: they are taken to scatter
 # by so much all the same (standard deviation of the logarithm).
 LEAST_SPREAD = 0.001
+ROUNDING = 1e-12
 
 
 class Bar(NamedTuple):
@@ -59,44 +60,46 @@ class Said(NamedTuple):
     def is_point(self) -> bool:
         return self.is_exact and self.systematic_frac == 0
 
+    @property
+    def off(self) -> float:
+        """What bars are moved by; whatever rounding says, a ratio without an error reaches a bar it is on."""
+        return (1 + self.systematic_frac) * (1 - ROUNDING)
+
+    def p_above(self, limit: float) -> float:
+        """Of evidence as high as this where A is ``limit`` or less."""
+        return self.found.p_beyond(limit * self.off)
+
+    def p_below(self, limit: float) -> float:
+        """Of evidence as low as this where A is ``limit`` or more."""
+        return self.found.inverse.p_beyond(self.off / limit)
+
     def ends(self, confidence: float) -> tuple[float, float]:
         """The interval of A, 0 and infinity where it has no end."""
         low, high = interval(self.found, confidence)
         return low / (1 + self.systematic_frac), high * (1 + self.systematic_frac)
-
-    def p_above(self, limit: float) -> float:
-        """Of evidence as high as this where A is ``limit`` or less."""
-        return self._p(self.found, limit)
-
-    def p_below(self, limit: float) -> float:
-        """Of evidence as low as this where A is ``limit`` or more."""
-        return self._p(self.found.inverse, 1 / limit)
-
-    def _p(self, found: LogRatio, limit: float) -> float:
-        limit *= 1 + self.systematic_frac
-        if self.is_exact:
-            return 0.0 if math.exp(found.mean) >= limit * (1 - 1e-12) else 1.0
-        return found.p_beyond(limit)
 
 
 def bar(claim: Claim, margin_frac: float) -> Bar:
     """Where the claim's bar lies for A."""
     factor = claim.factor
     if claim.relation in TWO_SIDED:
-        middle = factor or 1.0
-        return Bar(middle / (1 + margin_frac), middle * (1 + margin_frac), inverted=False)
+        return Bar(*equivalence.limits(margin_frac, factor or 1.0), inverted=False)
     low = 1 + margin_frac if factor is None else factor / (1 + margin_frac)
     return Bar(low, None, inverted=claim.relation == "less")
 
 
 def p_support(said: Said, limits: Bar) -> float:
-    above = said.p_above(limits.low)
-    return above if limits.high is None else max(above, said.p_below(limits.high))
+    """One-sided, of evidence as strong as this where A is not beyond ``low``, or not inside both bars."""
+    if limits.high is None:
+        return said.p_above(limits.low)
+    return equivalence.tost(said.found, limits.low * said.off, limits.high / said.off).p
 
 
 def p_refute(said: Said, limits: Bar) -> float:
-    below = said.p_below(limits.low)
-    return below if limits.high is None else min(below, said.p_above(limits.high))
+    """One-sided, of evidence as strong as this where A is what is claimed."""
+    if limits.high is None:
+        return said.p_below(limits.low)
+    return equivalence.p_outside(said.found, limits.low / said.off, limits.high * said.off) / 2
 
 
 def distance(said: Said, limits: Bar) -> tuple[float, bool]:

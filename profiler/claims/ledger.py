@@ -201,9 +201,26 @@ def read(path: Path) -> Trial:
         version = msgspec.json.decode(raw).get("version")
         if not isinstance(version, int) or version > VERSION:
             raise InputError(f"{path} has version {version}, this profiler reads up to {VERSION}: update it")
-        return msgspec.json.decode(raw, type=Trial)
+        found = msgspec.json.decode(raw, type=Trial)
     except (OSError, msgspec.MsgspecError, AttributeError) as error:
         raise InputError(f"{path}: this record of a trial cannot be read: {error}") from None
+    for why in _contradictions(found):
+        raise InputError(f"{path}: {why}: this record of a trial was changed by hand, and tells nothing")
+    return found
+
+
+def _contradictions(trial: Trial) -> Iterator[str]:
+    """What nothing that writes a record does: how sure a verdict is hangs on every one of its looks."""
+    seen = [look.starts for look in trial.looks]
+    runs = trial.runs()
+    if not trial.looks_at or list(trial.looks_at) != sorted({*trial.looks_at}) or trial.looks_at[0] < 1:
+        yield "its planned looks do not rise"
+    elif seen != sorted(set(seen)) or any(not 1 <= n <= trial.starts for n in seen):
+        yield f"its looks at {', '.join(map(str, seen))} starts are not of the {trial.starts} it holds"
+    elif any(abs(look.frac - look.starts / trial.most) > 1e-9 for look in trial.looks):
+        yield "the share of its starts that a look saw is not what it says"
+    elif len(runs) != len(set(runs)):
+        yield "a run is held twice"
 
 
 def read_all(results: Path) -> list[Trial]:

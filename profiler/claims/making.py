@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from profiler.claims import law, reading
 from profiler.claims.ledger import Trial
 from profiler.claims.nouns import Cell, Claim, Models
@@ -42,13 +44,18 @@ def resumed(trial: Trial, home: Path) -> str:
 
 
 def _words(claim: Claim, subject: str | None, baseline: str | None) -> list[str]:
-    known = {each.id for each in reading.shipped()}
-    words = ["profile", "claims", "run", claim.id if claim.id in known else f"{claim.id}.toml"]
+    words = ["profile", "claims", "run", claim.id if _is_shipped(claim) else f"{claim.id}.toml"]
     if all(len(side.names) == 1 for side in (claim.subject, claim.baseline)):
         return words
     for given, side in ((subject, claim.subject), (baseline, claim.baseline)):
         words += ["--model", given or any_of(side)]
     return words
+
+
+def _is_shipped(claim: Claim) -> bool:
+    """Whether its id means it: a file of the user's may have that of another."""
+    known = next((each for each in reading.shipped() if each.id == claim.id), None)
+    return known is not None and known == replace(claim, subject=known.subject, baseline=known.baseline)
 
 
 def any_of(side: Models) -> str:

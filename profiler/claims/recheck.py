@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
 
 from profiler import __version__
 from profiler.claims import docket, ledger, record
@@ -63,6 +67,49 @@ def _judged_otherwise(told: Record, runs: Sequence[RunResult]) -> Iterator[str]:
         return
     yield from _unlike_trials(told.trials, again.trials)
     yield from _unlike(told.rulings, again.rulings)
+    if told.tool_version == __version__:  # another may say the same in other words
+        yield from _retold(told, again)
+
+
+def _retold(told: Record, found: Record) -> Iterator[str]:
+    """What a record says beside its figures: of the runs, and of what came of those cells that have any."""
+    runs = {each.folder: each for each in found.runs}
+    for run in told.runs:
+        for name in _others(run, runs.get(run.folder, run), set(run.__struct_fields__) - {"sha256"}):
+            yield f"run {run.folder}: its {name} is another than the record says"
+    rulings = {_key(each): each for each in found.rulings}
+    for each in told.rulings:
+        again = rulings.get(_key(each), each)
+        cells = [(cell, like) for cell in each.cells for like in again.cells if like.cell == cell.cell]
+        known = [(cell, like) for cell, like in cells if cell.ratio]
+        if known:
+            yield from (
+                f"{_name(each)}: another {name}" for name in _others(each, again, {"region", "crossovers"})
+            )
+        for cell, like in known:
+            where = f"{_name(each)}, {_place(cell.cell)}"
+            for name in _others(cell, like, {"confidence", "p", "systematic_frac", "doubts"}):
+                yield f"{where}: another {name} than in the record"
+            for side in ("subject", "baseline"):
+                for name in _others(getattr(cell, side), getattr(like, side), {"runs", "facts"}):
+                    yield f"{where}: other {name} of the {side} than in the record"
+
+
+def _others(told: Struct, found: Struct, names: AbstractSet[str]) -> list[str]:
+    """The fields in which two records differ."""
+    one, other = map(msgspec.to_builtins, (told, found))
+    return [name for name in sorted(names) if not _alike(one[name], other[name])]
+
+
+def _alike(told: Any, found: Any) -> bool:
+    """As :func:`_same`, of whatever JSON holds."""
+    if isinstance(told, dict) and isinstance(found, dict):
+        return told.keys() == found.keys() and all(_alike(told[key], found[key]) for key in told)
+    if isinstance(told, list | tuple) and isinstance(found, list | tuple):
+        return len(told) == len(found) and all(map(_alike, told, found))
+    if all(isinstance(each, int | float | None) for each in (told, found)):
+        return _same([told], [found])
+    return bool(told == found)
 
 
 def _unlike_files(told: RunRecord, run: RunResult | None) -> Iterator[str]:

@@ -223,8 +223,8 @@ def _sha256(path: Path) -> str:
 
 def _ledgers(run: RunResult) -> Iterator[Path]:
     """Of trials that held the run, beside its folder."""
-    results = run.folder.parent
-    for trial in ledger.holding(ledger.read_all(results), [run.folder.name]):
+    results = run.folder.resolve().parent
+    for trial in ledger.holding(ledger.read_all(results), [run.manifest.run_id]):
         yield ledger.path_of(results, trial)
 
 

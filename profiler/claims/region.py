@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from profiler.claims import making
+from profiler.claims import law, making
 from profiler.claims.nouns import Cell, Finding, Verdict
 from profiler.schema import Estimate
+from profiler.stats import robust
 
 WORDS: dict[Verdict, str] = {
     "refuted": "fails",
@@ -158,11 +159,21 @@ def _point(finding: Finding) -> _Point | None:
     ratio, batch = finding.ratio, finding.evidence.cell.batch
     if ratio is None or batch is None or finding.confidence is None:
         return None
-    if finding.verdict in ("not comparable", "not testable here"):
+    if finding.verdict in ("not comparable", "not testable here") or _is_too_little(finding):
         return None
     low = math.log(ratio.low) if ratio.low else -math.inf
     high = math.log(ratio.high) if ratio.high else math.inf
     return _Point(math.log(batch), low, math.log(ratio.value), high)
+
+
+def _is_too_little(finding: Finding) -> bool:
+    """Of starts that are too few, or all the same, for any verdict; what is counted may have one of two."""
+    sides = (finding.evidence.subject, finding.evidence.baseline)
+    few = any(
+        each.exact is None and (len(each.values) < law.FEWEST_STARTS or robust.no_scatter(each.values))
+        for each in sides
+    )
+    return few and finding.verdict == "undecided"
 
 
 def _crossing(points: Sequence[_Point]) -> Estimate:

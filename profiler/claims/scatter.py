@@ -12,10 +12,34 @@ from profiler.claims.cells import Found, Point
 from profiler.schema import Estimate
 from profiler.stats import components, looked
 
+FEWEST_RUNS = 3
+ALIKE_FRAC = 0.005  # what runs scatter by at most that nobody minds
+
 
 def notes(metric: str, found: Found) -> Iterator[str]:
     """Of each side, in words, where both can be told apart."""
-    yield from filter(None, (note(metric, side) for side in (found.subject, found.baseline)))
+    sides = (found.subject, found.baseline)
+    yield from filter(None, (note(metric, side) for side in sides))
+    yield from filter(None, (of_runs(metric, side) for side in sides))
+
+
+def of_runs(metric: str, side: Sequence[Point]) -> str | None:
+    """A word where starts of one run are more alike than those of several: they share what a machine was like
+    then, and tell less of the next run than as many starts apart (nested random effects,
+    ``stats.components``).  None where no run held several starts, or there is one run."""
+    held: dict[str, list[float]] = {}
+    for point in side:
+        if (told := point.line.estimate(metric)) and told.value > 0:
+            held.setdefault(point.start.folder, []).append(math.log(told.value))
+    if len(held) < FEWEST_RUNS:
+        return None
+    run, start = (each.variance for each in components.components(list(held.values())))
+    if run is None or start is None or run <= max(start, ALIKE_FRAC**2):
+        return None
+    return (
+        f"{side[0].start.manifest.model.name}: runs scatter by {math.sqrt(run):.1%}, starts of one run by "
+        f"{math.sqrt(start):.1%}: starts in runs of their own tell more"
+    )
 
 
 def note(metric: str, side: Sequence[Point]) -> str | None:

@@ -10,11 +10,13 @@ from profiler.claims.nouns import Claim, Conditions, Models, Setting
 from profiler.comparison import lines
 from profiler.comparison.lines import Line
 from profiler.cost.terms import Terms
+from profiler.errors import InputError
 from profiler.schema import Gpu, Manifest
 from profiler.store import RunResult
 
 UNKNOWN = host_facts.UNKNOWN
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fbgemm_fp8": "fp8"}
+SEED = {"seed"}  # an argument that makes no engine another
 Words = tuple[tuple[str, str], ...]
 
 
@@ -56,11 +58,37 @@ class Pair(NamedTuple):
 
 
 def starts(runs: Iterable[RunResult]) -> list[Start]:
-    """Every engine start of the sealed runs, each run once, oldest first."""
-    sealed = {run.manifest.run_id: run for run in runs if run.manifest.status == "complete"}
-    ordered = sorted(sealed.values(), key=lambda run: run.manifest.unix_ns)
+    """Every engine start of the sealed runs, oldest first, each run once however often it is named or copied.
+
+    Raises InputError for two folders that say they are one run and are not alike.
+    """
+    sealed = _once(run for run in runs if run.manifest.status == "complete")
+    ordered = sorted(sealed, key=lambda run: run.manifest.unix_ns)
     # Each alone: what a start says may not lean on another's.
     return [Start(run, lines.of(found, Terms())) for run, found in replicas.figures_of_starts(ordered)]
+
+
+def _once(runs: Iterable[RunResult]) -> list[RunResult]:
+    """A copy is no further start, whatever it was renamed to: no clock begins two runs at one instant."""
+    by_name: dict[str, RunResult] = {}
+    for run in runs:
+        other = by_name.setdefault(run.manifest.run_id, run)
+        if other.manifest != run.manifest:
+            raise InputError(
+                f"{run.folder} and {other.folder} say they are one run and are not alike: leave one out"
+            )
+    held: dict[tuple[Any, ...], RunResult] = {}
+    for run in by_name.values():
+        held.setdefault(_instant(run.manifest), run)
+    return list(held.values())
+
+
+def _instant(manifest: Manifest) -> tuple[Any, ...]:
+    """When and where a run was held, to the nanosecond; what another tool measured goes by its name."""
+    if manifest.imported is not None:
+        return (manifest.run_id,)
+    opened = tuple(window.opened_ns for window in manifest.windows)
+    return (manifest.host.hostname_hash, manifest.unix_ns, manifest.clock_ns, manifest.model.name, opened)
 
 
 # ------------------------------------------------------------------------------------ whom it bears on
@@ -84,7 +112,8 @@ def unmet(conditions: Conditions, manifest: Manifest) -> str | None:
         return why
     count = len(manifest.engine.gpus)
     if asked.gpu_count is not None and count != asked.gpu_count:
-        return f"the claim is of {asked.gpu_count} GPUs, the run used {count}"
+        wanted = f"{asked.gpu_count} GPU{'s' * (asked.gpu_count > 1)}"
+        return f"the claim is of {wanted}, the run used {count or 'none'}"
     return None
 
 
@@ -212,7 +241,7 @@ def _place(manifest: Manifest, own: set[str]) -> Words:
         "environment": _plain(asked.env),
     }
     if manifest.engine.kind != "simulated":  # whose arguments are what its model is
-        known["arguments"] = _plain(asked.args, own)
+        known["arguments"] = _plain(asked.args, own | SEED)
     if manifest.imported is not None:
         known["measured by"] = manifest.imported.by
     return tuple(known.items())
@@ -223,7 +252,7 @@ def _own(manifest: Manifest) -> Words:
     held = {
         "weights": trained.get(manifest.model.weights, manifest.model.weights),
         "routing": manifest.engine.routing or "none",
-        "arguments": _plain(manifest.scenario.engine.args, {"seed"}),
+        "arguments": _plain(manifest.scenario.engine.args, SEED),
         "parameters": str(manifest.model.facts.total_params) if manifest.model.facts else UNKNOWN,
     }
     return tuple(held.items())
@@ -243,7 +272,7 @@ def _unlike(a: Group, b: Group) -> Iterator[str]:
             continue  # the two number formats are what is compared
         if text != other:
             yield f"{name} {text} ≠ {other}"
-        elif text == UNKNOWN:
+        elif text == UNKNOWN and a.manifest.imported is None:
             yield f"{name}: not known"
     if "random" in (own[0]["weights"], own[1]["weights"]) and own[0]["weights"] != own[1]["weights"]:
         yield f"weights {own[0]['weights']} ≠ {own[1]['weights']}"
@@ -265,13 +294,21 @@ def setting(pair: Pair) -> Setting:
     remote = manifest.engine.device == "remote"
     parts = [f"{known['engine']} {known['engine version']}", known["precision"]]
     parts += [f"routing {text}" for text in _routings(pair)]
-    parts += [known["arguments"]] if known.get("arguments", "none") != "none" else []
+    parts += _arguments(pair) if manifest.engine.kind != "simulated" else []
     return Setting(
         subject=pair.subject.model,
         baseline=pair.baseline.model,
         machine="a machine elsewhere" if remote else gpus + driver if gpus else cpu,
         engine=", ".join(parts),
     )
+
+
+def _arguments(pair: Pair) -> list[str]:
+    """Those of the engine; of each side where the claim asks for unlike ones."""
+    ours, theirs = (dict(group.own)["arguments"] for group in (pair.subject, pair.baseline))
+    if ours != theirs:
+        return [f"subject: {ours}", f"baseline: {theirs}"]
+    return [ours] if ours != "none" else []
 
 
 def _routings(pair: Pair) -> list[str]:

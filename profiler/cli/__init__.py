@@ -69,8 +69,8 @@ def entry() -> None:
             for line in error.log_lines:
                 say(f"  | {line}")
         sys.exit(error.exit_code)
-    except typer.TyperException as error:  # a word typer cannot parse
-        say(f"error: {error}")
+    except typer.TyperException as error:  # a word typer cannot parse; most can say of which option
+        say(f"error: {getattr(error, 'format_message', error.__str__)()}")
         sys.exit(2)
     except OSError as error:  # a full disk, a folder taken away: what was finished is on disk
         say(f"error: {error}")

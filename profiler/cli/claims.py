@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def claims(
         _verify(verify, at_hand)
         return
     asked = reading.named(claim) if claim else list(reading.shipped())
-    rulings = docket.docket(asked, at_hand)
+    rulings = docket.docket(asked, at_hand, os.cpu_count() or 1)
     if record is not None:
         _record(record, rulings, at_hand, ["profile", "claims", *map(str, runs or ()), *_named(claim)])
     if form == "table":
@@ -77,8 +78,13 @@ def claims(
 def _runs(paths: Sequence[Path] | None) -> list[RunResult]:
     """Without a word, what ``profile run`` has left here, which may be nothing."""
     from profiler import store
+    from profiler.claims import reading
 
     if paths:
+        shipped = {claim.id for claim in reading.shipped()}
+        for path in paths:
+            if str(path) in shipped or path.suffix == ".toml":
+                raise InputError(f"{path} is a claim, not a run: --claim {path} judges it")
         return store.find(paths)
     return store.find([RESULTS]) if store.within(RESULTS) else []
 

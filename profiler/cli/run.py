@@ -99,9 +99,12 @@ def _measure(plan: Plan, worker: LoadWorker | None, quiet: bool) -> list[Path]:
     """Do what was planned; the sealed folders."""
     from profiler.measure import execute
     from profiler.progress import watcher
+    from profiler.report import ahead
 
     for note in plan.notes:
         say(note)
+    for line in () if quiet or plan.resumed else ahead.precision_asked(plan.scenario, len(plan.models)):
+        say(line)
     try:
         with watcher(quiet) as show:
             return execute(plan, show, worker)

@@ -81,7 +81,7 @@ def _announce(found: Outline, dry_run: bool) -> None:
     left_s = trials.left_s(trial, trial.most - trial.starts)
     for line in report.announced(trial) if found.is_new else report.resumed(trial, left_s):
         tell(line)
-    if dry_run:
+    if dry_run and trial.status == "open":
         for line in report.in_order(trials.blocks(trial)[:BLOCKS_SHOWN]):
             tell(line)
 
@@ -92,11 +92,11 @@ def _hold(found: Outline, quiet: bool) -> Trial:
     from profiler.progress import watcher
 
     try:
-        with watcher(quiet) as show:
+        with watcher(quiet, starts=True) as show:
             return trials.hold(found, show, _tell if not quiet else _say_nothing)
-    except BaseException:
+    except BaseException as error:
         path = ledger.path_of(found.results, found.trial)
-        if path.exists():
+        if path.exists() and not isinstance(error, InputError):  # which says itself what to do
             say(f"the trial so far is in {path}; the same command goes on with it")
         raise
 

@@ -30,6 +30,7 @@ ORDER: tuple[Verdict, ...] = (
     "not testable here",
 )
 MOST_MISSING = 6  # lines; a grid may lack a hundred
+OF_A_CLASS = "said of all MoE or dense models, judged pair by pair: one pair tells nothing of the others"
 MARKS = dict(zip(ORDER, "✗~✓?≠–", strict=True))
 
 
@@ -117,6 +118,7 @@ def _docket(rulings: Sequence[Ruling]) -> list[Section]:
         *(f"all on {place}" for place in places if len(places) == 1),
         "holds in: cells of its grid; ratio: subject / baseline with the interval the verdict rests on",
         *_how_sure(heard),
+        *([OF_A_CLASS] if any(_is_of_a_class(each.case.claim) for each in heard) else []),
     ]
     last = "profile claims --claim ID: the cells of one claim, and what would have to be measured"
     found = [
@@ -192,9 +194,9 @@ def _count(row: Row, column: str) -> str:
 def _interval(row: Row, column: str) -> str:
     """The ends of the interval; one that the figures do not bound is a question mark."""
     ends = row[column]
-    return (
-        "" if ends is None else f"[{', '.join('?' if each is None else significant(each) for each in ends)}]"
-    )
+    if ends is None or ends == (None, None):
+        return ""
+    return f"[{', '.join('?' if each is None else significant(each) for each in ends)}]"
 
 
 CELLS = (
@@ -218,6 +220,7 @@ def _details(rulings: Sequence[Ruling]) -> list[Section]:
     for claim, own in groupby(rulings, key=lambda each: each.case.claim):
         about = [f"claimed: {stated(claim)} ({_source(claim)})"]
         about += [f"would not be comparable: {line}" for line in claim.not_comparable]
+        about += [OF_A_CLASS] if _is_of_a_class(claim) else []
         found.append(_section(f"{claim.id}: “{claim.text}”", [], CELLS, about))
         found += list(map(_detail, own))
     return found
@@ -299,6 +302,10 @@ def _remarks(findings: Sequence[Finding]) -> Iterator[str]:
             held.setdefault(note, []).append(making.place(each.evidence.cell))
     for note, places in held.items():
         yield note if len(places) == len(findings) else f"{'; '.join(places)}: {note}"
+
+
+def _is_of_a_class(claim: Claim) -> bool:
+    return claim.subject.kind is not None or claim.baseline.kind is not None
 
 
 def stated(claim: Claim) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from profiler.claims.judge import Level
 from profiler.claims.law import TWO_SIDED
 from profiler.claims.ledger import Block, Decision, Dropped, Look, Trial
+from profiler.report.ahead import duration
 from profiler.report.table import one_line
 
 OUTCOMES: dict[Decision, str] = {
@@ -70,14 +71,6 @@ def costs(starts: int, seconds: float, usd: float | None) -> str:
     return f"{starts} start{'s' * (starts != 1)}, about {duration(seconds)}{money}"
 
 
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``1 h 40 min``."""
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
-
-
 def looked(trial: Trial, look: Look) -> str:
     return (
         f"look {len(trial.looks)}, {look.starts} of {trial.most} starts a side: {look.verdict}; "
@@ -86,8 +79,9 @@ def looked(trial: Trial, look: Look) -> str:
 
 
 def dropped(gone: Dropped) -> str:
+    why, _, _log = gone.why.partition("\n")
     run = f" ({gone.run})" if gone.run else ""
-    return f"block {gone.block + 1}: the {gone.leg.side} does not count{run}: {one_line(gone.why)}"
+    return f"block {gone.block + 1}: the {gone.leg.side} does not count{run}: {one_line(why)}"
 
 
 def pace(trial: Trial, left_s: float) -> str:
@@ -100,7 +94,8 @@ def ended(trial: Trial) -> str:
     spent = costs(len(trial.runs()), trial.spent_s, _usd(trial, trial.spent_s))
     announced = duration(trial.takes.seconds)
     dropped = f", {len(trial.dropped)} dropped" if trial.dropped else ""
-    why = f": {trial.reason}" if trial.reason else ""
+    reason = trial.reason or (OUTCOMES["budget"] if trial.status == "open" else None)
+    why = f": {reason}" if reason else ""
     return f"trial {trial.id}{why}: {spent} ({announced} announced){dropped}"
 
 
@@ -113,8 +108,9 @@ def _limits(trial: Trial) -> Iterator[str]:
     told = [duration(budget.seconds)] if budget.seconds is not None else []
     told += [f"{budget.usd:.2f} USD"] if budget.usd is not None else []
     which = "budget" if budget.given else "without --budget it ends at twice that"
+    spent = f", of which {duration(trial.spent_s)} are spent" if trial.spent_s else ""
     if told:
-        yield f"{which}: {' and '.join(told)}; no block is begun that it does not pay for"
+        yield f"{which}: {' and '.join(told)}{spent}; no block is begun that it does not pay for"
 
 
 def _listed(numbers: Sequence[object]) -> str:
@@ -130,7 +126,7 @@ def _confidences(trial: Trial) -> str:
 
 
 def _power(trial: Trial, power: float, beyond: float) -> str:
-    share, spread = f"{power * 100:.0f} %", f"{trial.claim.plan.spread_frac * 100:g} %"
+    share, spread = f"{min(99, math.floor(power * 100))} %", f"{trial.claim.plan.spread_frac * 100:g} %"
     what = f"a cell {beyond * 100:g} % beyond its bar is decided"
     if trial.claim.relation in TWO_SIDED:
         what = "where it is true, a cell is found to be so"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiler.schema import Estimate
-from profiler.stats.estimates import CONFIDENCE, finite_exp, t_quantile
+from profiler.stats.estimates import finite_exp, t_quantile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,29 +24,17 @@ FEWEST_STARTS = 5
 DRAWS = 2000
 
 
-def of_statistic(
-    starts: Sequence[Floats], statistic: Statistic, draws: int = DRAWS, seed: int = 0
-) -> Estimate:
-    """A positive ``statistic`` of all values together, with an interval for the next engine starts too.
-
-    ``starts``: the values of each start in the order they came.  Without an interval for fewer than
-    FEWEST_STARTS.  The drawn statistics' spread on logarithms, widened by √(R/(R−1)) for the R starts, with
-    Student's quantile (Hesterberg, The American Statistician 69, 2015: plain percentiles of few are narrow).
-    """
-    import numpy as np
-
-    value, n = statistic(np.concatenate(list(starts))), len(starts)
-    error = _log_error(starts, statistic, draws, np.random.default_rng(seed))
-    if error is None or value <= 0:
-        return Estimate(value, n=n, over="repeats")
-    half, middle = t_quantile(n - 1, CONFIDENCE) * error, math.log(value)
-    return Estimate(value, finite_exp(middle - half), finite_exp(middle + half), n, "repeats")
-
-
 def ratio(
     new: Sequence[Floats], base: Sequence[Floats], statistic: Statistic, draws: int = DRAWS, seed: int = 0
 ) -> Estimate:
-    """``statistic(new) / statistic(base)`` of positive statistics, with Welch's degrees of freedom."""
+    """``statistic(new) / statistic(base)`` of positive statistics of all values of a side together, with a
+    95 % interval for the next engine starts too.
+
+    Of each side the values of each start, in the order they came.  Without an interval for fewer than
+    FEWEST_STARTS on a side.  The drawn statistics' spread on logarithms, widened by √(R/(R−1)) for the R
+    starts, with Student's quantile of Welch's degrees of freedom (Hesterberg, The American Statistician 69,
+    2015: plain percentiles of few are narrow).
+    """
     import numpy as np
 
     rng = np.random.default_rng(seed)

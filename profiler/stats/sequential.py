@@ -131,29 +131,6 @@ def _crossed_by(at: Floats, density: Floats, step: float, wanted: float, furthes
     return float(brentq(beyond, -furthest, furthest, xtol=1e-10, rtol=1e-12))
 
 
-def repeated_p(p: float, fractions: Sequence[float]) -> float:
-    """The p value of the last look with the looks before it paid for: the smallest alpha at which it would
-    stop the trial (Jennison & Turnbull, JRSS B 51, 1989).  ``holm`` takes it as any other p value.
-
-    Never below ``p``; 1 where even so much error would not do.
-    """
-    from scipy.optimize import brentq
-
-    looks = tuple(fractions)
-    if len(looks) == 1 and looks[0] >= 1:
-        return p
-    most, least = 0.5, max(p, 1e-15)
-
-    def short(log_alpha: float) -> float:
-        return nominal(looks, math.exp(log_alpha))[-1] - p
-
-    if p >= nominal(looks, most)[-1]:
-        return 1.0
-    if short(math.log(least)) >= 0:
-        return least
-    return math.exp(brentq(short, math.log(least), math.log(most), xtol=1e-6))
-
-
 def conditional_power(p: float, fraction: float, final_level: float, drift: float | None = None) -> float:
     """The chance that a trial which stands at a one-sided ``p`` with a ``fraction`` of its starts in ends
     below ``final_level`` (Lan, Simon & Halperin, Sequential Analysis 1, 1982).

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from profiler import host_facts, prices
+from profiler import host_facts, prices, store
 from profiler.claims import law, ledger, metrics
 from profiler.claims.ledger import Budget, Leg, Takes, Trial
 from profiler.claims.nouns import Claim
@@ -68,11 +68,13 @@ def outline(asked: Asked) -> Outline:
         raise InputError(f"{asked.claim.metric} needs a price of an hour: --price USD or a price sheet")
     budget = read_budget(asked.budget, usd_per_s)
     trial = _new(asked, pair, plans, usd_per_s)
-    earlier = [each for each in ledger.read_all(asked.out) if each.digest == trial.digest]
+    held = ledger.read_all(asked.out)
+    earlier = [each for each in held if each.digest == trial.digest]
     known = _same(earlier, trial, asked.seed)
-    notes = tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes))
+    notes = (*dict.fromkeys(note for plan in plans.values() for note in plan.notes), *_edited(held, trial))
     if known is not None:
         _check_machine(known, trial)
+        _check_kept(known, asked.out)
         budget = budget or _double(known.spent_s, pace.left_s(known, known.most - known.starts))
         known = msgspec.structs.replace(known, budget=budget, usd_per_hour=trial.usd_per_hour)
         return Outline(trial=known, results=asked.out, plans=plans, is_new=False, notes=notes)
@@ -92,9 +94,11 @@ def _check_claim(claim: Claim) -> None:
             "that a verdict rests on"
         )
     if metrics.api_priced(claim):
+        is_both = claim.subject.api is not None and claim.baseline.api is not None
+        first = "" if is_both else "profile run the other side with a price, then "
         raise InputError(
-            f"claim {claim.id} is of a price list, which needs no trial: profile run the other side, then "
-            f"profile claims --claim {claim.id}"
+            f"claim {claim.id} is of a price list, which needs no trial: {first}profile claims --claim "
+            f"{claim.id}"
         )
     kind = metrics.of(claim.metric).kind
     if kind not in ("runs", "answers"):
@@ -153,6 +157,17 @@ def _setting(trial: Trial) -> tuple[object, ...]:
     return trial.subject, trial.baseline, trial.engine, trial.overrides, trial.weights
 
 
+def _edited(held: Sequence[Trial], trial: Trial) -> list[str]:
+    """What there was of the claim when it said something else: a claim that is written after a look at its
+    evidence is not the one that was on trial."""
+    others = [each.id for each in held if each.claim.id == trial.claim.id and each.digest != trial.digest]
+    if not others:
+        return []
+    return [
+        f"claim {trial.claim.id} said something else in {', '.join(others)}: runs of those do not count here"
+    ]
+
+
 def _same(earlier: Sequence[Trial], trial: Trial, seed: int | None) -> Trial | None:
     """The trial that these words mean: an open one, else the last that has ended, unless a seed of its own
     asks for another."""
@@ -175,6 +190,17 @@ def _check_machine(known: Trial, now: Trial) -> None:
         )
 
 
+def _check_kept(known: Trial, out: Path) -> None:
+    """Raises InputError where runs that the trial counts on are gone: asked before further ones are held."""
+    gone = [run for run in known.runs() if not (out / run / store.MANIFEST).is_file()]
+    if gone:
+        raise InputError(
+            f"trial {known.id} held {len(known.runs())} runs, and {len(gone)} of them are not in {out} "
+            f"({gone[0]}{', …' if len(gone) > 1 else ''}); bring them back, or begin another trial with "
+            "--seed"
+        )
+
+
 def _within(
     trial: Trial, budget: Budget, out: Path, plans: dict[Leg, Plan], usd_per_s: float | None
 ) -> Trial:
@@ -189,7 +215,7 @@ def _within(
     if most < law.FEWEST_STARTS:
         raise InputError(
             f"--budget: {law.FEWEST_STARTS} engine starts a side are the least that tell anything, and take "
-            f"about {_in_words(each, law.FEWEST_STARTS)}"
+            f"about {_in_words(each, law.FEWEST_STARTS)} ({'; '.join(each.grounds)})"
         )
     looks = lots.looks_at(most, plan.looks)
     takes = _with_power(pace.expected(plans, most, usd_per_s, out), trial.claim, looks)
@@ -234,9 +260,10 @@ def read_budget(text: str | None, usd_per_s: float | None) -> Budget | None:
     seconds = usd = None
     for word in text.split(","):
         plain = word.strip().lower()
-        if plain.endswith("usd") or plain.startswith("$"):
+        is_money = plain.endswith("usd") or plain.startswith("$")
+        if is_money and usd is None:
             usd = _usd(plain, word)
-        elif plain[-1:].isalpha():
+        elif plain[-1:].isalpha() and not is_money and seconds is None:
             seconds = toml_tables.seconds(plain, "--budget")
         else:
             raise InputError(f"--budget {text}: expected a time or a sum, such as 90min, 5usd or 2h,5usd")

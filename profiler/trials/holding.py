@@ -22,13 +22,14 @@ from msgspec.structs import replace
 
 from profiler import comparison, store
 from profiler.adaptive import Precision
-from profiler.claims import evidence, judge, ledger
+from profiler.claims import evidence, judge, ledger, making
 from profiler.claims.law import FEWEST_STARTS
 from profiler.claims.ledger import Block, Dropped, Held, Leg, Look, Trial
 from profiler.claims.nouns import Case, Ruling
-from profiler.errors import describe
+from profiler.errors import InputError, describe
 from profiler.loadgen.job import Progress
 from profiler.measure import Show, execute
+from profiler.prepare import Plan
 from profiler.schema import Window
 from profiler.subject import Slot
 from profiler.trials import lots, pace
@@ -58,6 +59,7 @@ def hold(outline: Outline, show: Show, tell: Tell) -> Trial:
     if outline.trial.status == "ended":
         return outline.trial
     with ledger.locked(outline.results, outline.trial):
+        _check_unchanged(outline)
         book = _Book(outline, tell)
         book.recover()
         while book.trial.status == "open":
@@ -75,9 +77,28 @@ def hold(outline: Outline, show: Show, tell: Tell) -> Trial:
 def ruling(results: Path, trial: Trial) -> Ruling:
     """The claim judged by what the last look saw, and no more."""
     runs = [store.load(results / name) for name in trial.counted]
-    found = evidence.cases(trial.claim, runs) if runs else []
+    found = evidence.cases(trial.claim, runs) if runs else [_unseen(results, trial)]
     case = max(found, key=lambda each: len(each.evidence), default=Case(claim=trial.claim))
     return judge.ruling(replace(case, looks=trial.fractions or None))
+
+
+def _unseen(results: Path, trial: Trial) -> Case:
+    """Of a trial that ended, or stopped, before its first look."""
+    first = trial.looks_at[0]
+    why = trial.reason or f"{trial.starts} of the {first} starts a side are held that its first look takes"
+    goes_on = () if trial.status == "ended" else (making.resumed(trial, results),)
+    return Case(claim=trial.claim, missing=(f"trial {trial.id}: {why}", *goes_on))
+
+
+def _check_unchanged(outline: Outline) -> None:
+    """Raises InputError where another process went on with the trial between the reading of its ledger and
+    the lock: what is written next would undo that."""
+    path = ledger.path_of(outline.results, outline.trial)
+    if outline.is_new or not path.exists():
+        return
+    asked = {name: getattr(outline.trial, name) for name in ("budget", "usd_per_hour")}
+    if replace(ledger.read(path), **asked) != outline.trial:
+        raise InputError(f"{path}: another process went on with this trial just now; say the same again")
 
 
 class _Book:
@@ -148,8 +169,7 @@ def _hold_next(book: _Book, show: Show) -> None:
     """The next leg: in a run folder of its own, sealed when this returns."""
     number = book.open_block()
     leg = book.trial.blocks[number].left[0]
-    fresh = {"group": os.urandom(4).hex(), "prompt_salt": int.from_bytes(os.urandom(4))}
-    plan = replace(book.outline.plans[leg], **fresh)
+    plan = _afresh(book.outline.plans[leg])
     book.write(under_way=plan.group)
     with _timed() as took_s:
         try:
@@ -163,6 +183,16 @@ def _hold_next(book: _Book, show: Show) -> None:
     else:
         book.held(leg, folder.name, took_s())
         book.tell("held", book.trial)
+
+
+def _afresh(plan: Plan) -> Plan:
+    """The plan of a leg for one more start: other prompts, and another seed of the simulated engine's jitter,
+    unless one is said."""
+    fresh = {"group": os.urandom(4).hex(), "prompt_salt": int.from_bytes(os.urandom(4))}
+    settings = plan.settings[0]
+    if settings.kind == "simulated":
+        settings = replace(settings, args={"seed": int.from_bytes(os.urandom(4)), **settings.args})
+    return replace(plan, settings=(settings,), **fresh)
 
 
 def _disturbed(folder: Path) -> str | None:

@@ -12,7 +12,7 @@ from profiler import host, manifest
 from profiler.claims import comparable, metrics, sides
 from profiler.claims.ledger import SIDES, Leg
 from profiler.claims.nouns import Claim, Models
-from profiler.claims.sides import Start
+from profiler.claims.sides import Pair, Start
 from profiler.errors import InputError
 from profiler.prepare import Plan
 from profiler.schema import Manifest
@@ -77,7 +77,9 @@ def _check_leg(claim: Claim, leg: Leg, run: Manifest) -> None:
 
 def _doubts(claim: Claim, plans: dict[Leg, Plan]) -> Iterator[str]:
     starts = [Start(RunResult(plan.out, _to_be(plan)), []) for plan in plans.values()]
-    for each in sides.pairs(claim, starts):
+    is_one_model = metrics.of(claim.metric).kind == "answers"
+    alone = [Pair(group, group, ()) for group in sides.groups(starts, set())]
+    for each in alone if is_one_model else sides.pairs(claim, starts):
         yield from comparable.doubts(claim, each)
 
 

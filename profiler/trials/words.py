@@ -62,7 +62,10 @@ def _engine(asked: Asked) -> str | None:
     if said is not None and own not in (None, said):
         raise InputError(f"--engine {own}: claim {claim.id} is of {said}")
     if said is not None and said not in ENGINES:
-        raise InputError(f"claim {claim.id} is of engine {said}, and a trial starts its engines itself")
+        raise InputError(
+            f"claim {claim.id} is of engine {said}, and a trial starts its engines itself: profile run --url "
+            f"measures a server that runs already, then profile claims --claim {claim.id}"
+        )
     if own is not None and own not in ENGINES:
         hint = nearest(own, ENGINES)
         raise InputError(f"--engine {own}: a trial starts its engines itself, each time afresh{hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -183,6 +184,13 @@ def test_bad_words_are_one_line(words, why):
     assert isinstance(done.exception, InputError)
     assert why in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+@pytest.mark.parametrize("word", ["qwen1.5-moe-1.74x", "./ours.toml"])
+def test_a_claim_in_the_place_of_a_run_is_told(word):
+    found = CliRunner().invoke(app, ["claims", word])
+    assert isinstance(found.exception, InputError)
+    assert f"--claim {Path(word)} judges it" in str(found.exception)
 
 
 def test_a_first_word_that_is_no_command_is_a_run(tmp_path, runs, monkeypatch):

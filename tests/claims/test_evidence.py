@@ -274,7 +274,7 @@ def test_names_of_the_hub_and_of_folders_mean_one_model(tmp_path):
     [
         (Conditions(engine="vllm"), "the claim is of engine vllm, the run of transformers"),
         (Conditions(precision="fp8"), "the claim is of fp8, the run of bfloat16"),
-        (Conditions(gpu_count=2), "the claim is of 2 GPUs, the run used 0"),
+        (Conditions(gpu_count=2), "the claim is of 2 GPUs, the run used none"),
     ],
 )
 def test_runs_that_do_not_meet_the_conditions_do_not_count(tmp_path, conditions, said):
@@ -516,7 +516,8 @@ def test_machines_never_pool(tmp_path):
 
 
 def renamed(run):
-    return store.RunResult(run.folder, msgspec.structs.replace(run.manifest, run_id=f"{run.folder}"))
+    changes = {"run_id": f"{run.folder}", "clock_ns": run.manifest.clock_ns + 1}
+    return store.RunResult(run.folder, msgspec.structs.replace(run.manifest, **changes))
 
 
 # ------------------------------------------------------------------------------------------- quality
@@ -615,7 +616,8 @@ def held_at(out, subject, baseline, metric="output_tokens_per_s", **of_thick):
         ((4, 5, 6), (1, 2, 3), True),
         ((1, 2, 3, 4, 6), (5, 7, 8, 9, 10), True),  # as good as one after the other
         ((1, 4, 5), (2, 3, 6), False),
-        ((1, 2, 4), (3, 5, 6), False),
+        ((1, 2, 4), (3, 5, 6), True),  # in 8 of 9 pairs the subject came first
+        ((1, 3, 5), (2, 4, 6), False),
         ((1, 2), (4, 5), False),  # too few for a verdict anyway
     ],
 )
@@ -625,8 +627,8 @@ def test_one_side_after_the_other_is_not_compared(tmp_path, subject, baseline, i
 
 
 def test_runs_of_one_group_were_held_in_turns(tmp_path):
-    runs = [sealed(tmp_path, f"s{t}", unix_ns=t, group=f"{t % 10}") for t in (1, 2, 3)]
-    runs += [sealed(tmp_path, f"t{t}", "thick", unix_ns=t, group=f"{t % 10}") for t in (11, 12, 13)]
+    runs = [sealed(tmp_path, "s", starts=3, unix_ns=1, group="one")]
+    runs += [sealed(tmp_path, "t", "thick", starts=3, unix_ns=2, group="one")]
     assert only(claim(), runs).evidence[0].doubts == ()
 
 
@@ -681,7 +683,9 @@ def test_unlike_prices_make_no_claim_of_cost(tmp_path):
     runs = [sealed(tmp_path, f"s{n}", price=dear) for n in range(2)]
     runs += [sealed(tmp_path, f"t{n}", "thick", price=cheap) for n in range(2)]
     asked = claim(metric="usd_per_m_output_tokens", relation="less")
-    assert only(asked, runs).evidence[0].doubts == ("the runs were made with different prices",)
+    assert only(asked, runs).evidence[0].doubts == (
+        "the runs were made with different prices (USD/h): 1.0 and 2.0",
+    )
     assert only(claim(), runs).evidence[0].doubts == ()
 
 
@@ -786,7 +790,9 @@ def test_a_trial_of_which_runs_are_gone_is_doubtful(tmp_path):
 
 def test_a_trial_of_another_wording_is_no_trial_of_this_claim(tmp_path):
     runs = both(tmp_path)
-    ledger.write(tmp_path, trial(claim(factor=1.5), [("sparse-0", "thick-0")], looks=(2,)))
+    ledger.write(
+        tmp_path, trial(claim(factor=1.5), [("sparse-0", "thick-0"), ("sparse-1", "thick-1")], looks=(2,))
+    )
     assert only(claim(), runs).looks is None
     assert len(only(claim(), runs).evidence[0].subject.values) == 2
 

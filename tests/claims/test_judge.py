@@ -274,7 +274,7 @@ def test_many_cells_take_more_to_decide():
     ]
     among = judge.ruling(case(*cells))
     assert among.verdict == "undecided"
-    assert "only cell" in among.findings[0].why
+    assert "for a single cell, not for one of 14" in among.findings[0].why
     empty = [evidence(Side(), Side(), batch=n) for n in range(2, 15)]
     assert judge.ruling(case(cells[0], *empty)).findings[0].verdict == "undecided"
 

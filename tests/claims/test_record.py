@@ -148,6 +148,12 @@ def test_further_runs_change_nothing(written, runs, tmp_path):
         ),
         (lambda found: found["rulings"][0]["setting"].update(machine="another"), "no such case"),
         (lambda found: found["rulings"][0].update(looks=[0.5]), "outside of a trial, the record says at 50%"),
+        (lambda found: found["runs"][0]["machine"].update(GPUs="8 × H100"), "its machine is another"),
+        (lambda found: found["runs"][0].update(model="a/b"), "its model is another"),
+        (lambda found: found["rulings"][0].update(region=["holds everywhere"]), "another region"),
+        (lambda found: found["rulings"][0]["cells"][0].update(doubts=["none at all"]), "another doubts"),
+        (lambda found: found["rulings"][0]["cells"][0].update(confidence=0.5), "another confidence"),
+        (lambda found: found["rulings"][0]["cells"][0]["subject"].update(facts={}), "other facts"),
     ],
 )
 def test_an_edited_record_is_found_out(written, runs, edit, told):

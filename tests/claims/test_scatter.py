@@ -9,6 +9,7 @@ from profiler.schema import EngineFacts, Model
 from tests import make
 from tests.claims.test_evidence import both as one_window_a_start
 from tests.claims.test_evidence import claim, held, only
+from tests.claims.test_evidence import sealed as starts
 
 
 def sealed(out, name, model, speeds, starts_s=(20.0,)):
@@ -73,3 +74,24 @@ def test_unknown_times_of_starts_give_no_advice(tmp_path):
 
 def test_one_start_tells_nothing_of_starts(tmp_path):
     assert told(tmp_path, (1.0,), (1.0, 1.01)) == []
+
+
+def of_three_runs(tmp_path, spread):
+    """Two starts a run, 1 % apart; runs ``spread`` apart."""
+    runs = [
+        starts(tmp_path, f"{model}-{n}", model, starts=2, speed=speed * (1 + spread * n))
+        for model, speed in (("sparse", 2.0), ("thick", 1.0))
+        for n in range(3)
+    ]
+    [cell, _] = only(claim(), runs).evidence
+    return [note for note in cell.notes if "runs scatter" in note]
+
+
+def test_starts_of_one_run_that_are_alike_tell_less(tmp_path):
+    note, _ = of_three_runs(tmp_path, 0.1)
+    assert note.startswith("sparse: runs scatter by 9.")
+    assert note.endswith("starts of one run by 0.7%: starts in runs of their own tell more")
+
+
+def test_runs_that_scatter_no_more_than_starts_are_no_matter(tmp_path):
+    assert of_three_runs(tmp_path, 0.002) == []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri, stdtr
 from scipy.stats import multivariate_normal
@@ -34,7 +34,6 @@ def test_bounds_are_the_published_ones(looks, bounds):
 
 def test_one_look_at_the_end_spends_it_all():
     assert sequential.nominal([1], 0.025) == [0.025]
-    assert sequential.repeated_p(0.013, [1.0]) == 0.013
 
 
 @pytest.mark.parametrize("looks", [(0.3, 0.6, 1.0), (0.5, 0.9, 0.95), (0.25, 0.75)])
@@ -64,17 +63,8 @@ def test_more_alpha_never_lowers_a_level(looks, alpha, times):
         assert less <= more
 
 
-@given(LOOKS, st.floats(1e-4, 0.2))
-def test_repeated_p_is_the_alpha_that_would_just_do(looks, p):
-    assume(p < sequential.nominal(looks, 0.4)[-1])
-    alpha = sequential.repeated_p(p, looks)
-    assert alpha >= p * (1 - 1e-9)
-    assert sequential.nominal(looks, alpha)[-1] == pytest.approx(p, rel=1e-4)
-
-
 def test_once_all_is_spent_nothing_is_left():
     assert sequential.nominal([0.5, 1.0, 1.5], 0.025)[2] == 0
-    assert sequential.repeated_p(1e-9, [0.5, 1.0, 1.5]) == 1
     assert sequential.nominal([0.5, 1.2], 0.025) == sequential.nominal([0.5, 1.0], 0.025)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+
 import msgspec
 import pytest
 
 from profiler import scenario, trials
-from profiler.claims import ledger
+from profiler.claims import ledger, reading
 from profiler.claims.nouns import Conditions, Grid, Models
 from profiler.claims.nouns import Plan as TrialPlan
 from profiler.errors import InputError
+from profiler.progress import Quiet
 from profiler.schema import Gpu
 from profiler.settings import Measure
-from profiler.trials import asking, pace
+from profiler.trials import asking, holding, pace
 from tests import make
 from tests.trials import fake
 
@@ -97,7 +100,11 @@ def quick_is(**models):
         ({"claim": fake.claim(untestable="training is over")}, "cannot be tried: training is over"),
         ({"claim": fake.claim(plan=TrialPlan(starts=2))}, "3 a side are the least that a verdict rests on"),
         ({"claim": fake.claim(metric="active_params", cells=())}, "takes no measurement"),
-        ({"claim": quick_is(api="closed/model")}, "of a price list"),
+        ({"claim": quick_is(api="closed/model")}, "trial: profile run the other side with a price, then"),
+        (
+            {"claim": fake.claim(subject=Models(api="a/a"), baseline=Models(api="b/b"))},
+            "needs no trial: profile claims --claim",
+        ),
         ({"claim": quick_is(kind="moe")}, "any moe model; say which: --model"),
         ({"claim": quick_is(names=("a/a", "b/b"))}, "a/a or b/b; say which"),
         ({"models": ["test/quick"]}, "name both"),
@@ -105,7 +112,7 @@ def quick_is(**models):
         ({"engine": "vllm"}, "claim of-a-test is of simulated"),
         (
             {"claim": fake.claim(conditions=Conditions(engine="endpoint"))},
-            "is of engine endpoint, and a trial",
+            "is of engine endpoint, and a trial starts its engines itself: profile run --url",
         ),
         ({"engine": "endpoint", "claim": fake.claim(conditions=Conditions())}, "starts its engines itself"),
         ({"overrides": ["load.concurrency=9"]}, "what claim of-a-test itself says"),
@@ -117,9 +124,12 @@ def quick_is(**models):
         ({"claim": fake.claim(conditions=Conditions(weights="any"))}, "the engine is simulated"),
         ({"budget": "soon"}, "--budget"),
         ({"budget": "10"}, "expected a time or a sum"),
+        ({"budget": ""}, "expected a time or a sum"),
+        ({"budget": "3min,4min"}, "expected a time or a sum"),
+        ({"budget": "5usd,6usd", "price": "1"}, "expected a time or a sum"),
         ({"budget": "5usd"}, "needs a price"),
         ({"budget": "0s"}, "nothing"),
-        ({"budget": "1s"}, "3 engine starts a side are the least"),
+        ({"budget": "1s"}, "take about 1 min (engine starts as usual; windows at their shortest"),
         ({"budget": "0.0001usd", "price": "1"}, "3 engine starts a side are the least"),
     ],
 )
@@ -138,6 +148,13 @@ def test_random_weights_are_refused_where_the_claim_is_of_trained_ones(tmp_path)
     )
     with pytest.raises(InputError, match="random weights, and the claim is of trained ones"):
         outline(tmp_path, claim=claim, engine="transformers")
+
+
+def test_random_weights_are_refused_of_one_model_that_answers_in_two_ways_too(tmp_path):
+    (thinks,) = reading.named(["thinking-costs-8x-per-answer"])
+    words = {"engine": "transformers", "models": ["tiny-moe"], "price": "1"}
+    with pytest.raises(InputError, match="tiny-moe: random weights, and the claim is of trained ones"):
+        outline(tmp_path, claim=thinks, **words)
 
 
 def test_a_machine_that_the_claim_is_not_of_is_named_before_whether_the_model_fits(tmp_path):
@@ -209,6 +226,28 @@ def test_a_trial_goes_on_where_it_began_and_nowhere_else(tmp_path):
     ledger.write(tmp_path, moved)
     with pytest.raises(InputError, match=r"begun on another machine or software: CPU another ≠ "):
         outline(tmp_path)
+
+
+def test_a_trial_whose_runs_are_gone_is_not_gone_on_with(tmp_path, monkeypatch):
+    """Else the next look, hours later, would find that out."""
+    monkeypatch.setattr(holding, "execute", fake.Engine(1.5))
+    trial = trials.hold(outline(tmp_path), Quiet(), lambda *_: None)
+    shutil.rmtree(tmp_path / trial.runs()[1])
+    for status in ("open", "ended"):
+        ledger.write(tmp_path, msgspec.structs.replace(trial, status=status))
+        with pytest.raises(InputError, match=rf"{trial.runs()[1]}\); bring them back, or begin another"):
+            outline(tmp_path)
+    assert outline(tmp_path, seed=9).is_new
+
+
+def test_a_claim_that_was_changed_after_a_trial_of_it_says_so(tmp_path):
+    trial = kept(tmp_path)
+    same = outline(tmp_path, claim=fake.claim(text="another wording"), seed=None)
+    other = outline(tmp_path, claim=fake.claim(factor=2.0))
+    assert same.notes == ()
+    assert other.notes == (
+        f"claim of-a-test said something else in {trial.id}: runs of those do not count here",
+    )
 
 
 def test_an_open_trial_goes_before_one_that_has_ended(tmp_path):

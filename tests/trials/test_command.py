@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from typer.testing import CliRunner
 
+from profiler import trials
 from profiler.claims import ledger
+from profiler.claims.nouns import Plan as TrialPlan
 from profiler.cli import app
 from profiler.errors import EngineError, InputError
+from profiler.report import trials as report
 from profiler.trials import holding
 from tests.trials import fake
 
@@ -75,25 +79,60 @@ def test_it_says_what_it_takes_first_and_every_look_as_it_comes(run, tmp_path):
     assert "announced)" in said[-1]
 
 
+def test_a_budget_that_ends_before_the_first_look_says_how_far_it_came_and_how_to_go_on(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(holding, "_timed", lambda: nullcontext(lambda: 60.0))  # far longer than announced
+    done = run("--budget", "70s")
+    trial = the_trial(tmp_path)
+    assert done.exit_code == 3
+    assert (trial.starts, trial.looks) == (1, ())
+    assert f"trial {trial.id}: 1 of the 3 starts a side are held that its first look takes" in done.stdout
+    assert "profile claims run quick.toml --out" in done.stdout
+    assert "the budget is spent; the same command" in done.stderr
+    again = run("--budget", "3min")
+    assert "budget: 3 min, of which 2 min are spent" in again.stderr
+
+
+def test_a_trial_that_has_ended_holds_no_further_blocks_in_a_dry_run_either(run):
+    run()
+    done = run("--dry-run")
+    assert "has ended" in done.stdout
+    assert "block 1" not in done.stdout
+
+
+def test_no_trial_is_sure_to_decide(tmp_path):
+    found = trials.outline(
+        fake.asked(tmp_path, claim=fake.claim(plan=TrialPlan(starts=50, spread_frac=0.001)))
+    )
+    assert "in at least 99 % of trials" in "\n".join(report.announced(found.trial))
+
+
 def test_an_engine_that_dies_is_one_line_and_the_way_on(run, tmp_path):
     def die(number):
         if number == 1:
-            raise EngineError("the engine died (exit code 1)")
+            raise EngineError("the engine died (exit code 1)", ["importing", "warming up"])
 
     done = run(before=die)
     assert isinstance(done.exception, EngineError)
     assert done.exception.exit_code == 4
     assert "the same command goes on with it" in done.stderr
+    (dropped,) = [line for line in done.stderr.splitlines() if "does not count" in line]
+    assert dropped.endswith(": the engine died (exit code 1)")
     again = run()
     assert again.exit_code == 0
     assert f"going on with trial {the_trial(tmp_path).id}: 0 of 4 starts a side are held" in again.stderr
 
 
-def test_ctrl_c_ends_with_130(run):
+def test_ctrl_c_ends_with_130(run, tmp_path):
     def stop(_number):
         raise KeyboardInterrupt
 
     assert run(before=stop).exit_code == 130
+    with ledger.locked(tmp_path / "results", the_trial(tmp_path)):
+        busy = run()
+    assert "held by another process" in str(busy.exception)
+    assert "the same command goes on" not in busy.stderr
 
 
 def test_an_ended_trial_prints_its_ruling_again(run):

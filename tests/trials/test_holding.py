@@ -238,6 +238,39 @@ def test_nobody_else_holds_the_same_trial(tmp_path, engine):
         trials.hold(found, Quiet(), lambda *_: None)
 
 
+def test_what_another_process_did_meanwhile_is_not_written_over(tmp_path, engine):
+    """It read the ledger while the first still held the trial, and comes to the lock after that has ended."""
+    engine(1.5, before=interrupt_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        hold(tmp_path)
+    late = trials.outline(fake.asked(tmp_path))
+    engine(1.5)
+    ended = hold(tmp_path)
+    again = engine(1.5)
+    with pytest.raises(InputError, match="another process went on with this trial"):
+        trials.hold(late, Quiet(), lambda *_: None)
+    assert again.held == []
+    assert ledger.read(ledger.path_of(tmp_path, ended)) == ended
+
+
+def test_every_start_of_the_simulated_engine_has_another_seed_unless_one_is_said(
+    tmp_path, engine, monkeypatch
+):
+    put = engine(1.5)
+    seeds = []
+
+    def note(plan, show):
+        seeds.append(plan.settings[0].args.get("seed"))
+        return put(plan, show)
+
+    monkeypatch.setattr(holding, "execute", note)
+    trial = hold(tmp_path)
+    assert len(set(seeds)) == len(trial.runs())
+    seeds.clear()
+    hold(tmp_path, overrides=["engine.args.seed=5"])
+    assert set(seeds) == {5}
+
+
 # ------------------------------------------------------------------------------------------ the budget
 
 
