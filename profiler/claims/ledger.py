@@ -24,6 +24,7 @@ from profiler.store import write_json
 
 FOLDER = "trials"
 VERSION = 1
+PUT_ASIDE = "restore it, or move it and the runs of its trial out of the results"
 SideName = Literal["subject", "baseline"]
 SIDES: tuple[SideName, SideName] = ("subject", "baseline")
 Decision = Literal["go on", "decided", "futile", "not comparable", "budget", "plan ended"]
@@ -203,9 +204,9 @@ def read(path: Path) -> Trial:
             raise InputError(f"{path} has version {version}, this profiler reads up to {VERSION}: update it")
         found = msgspec.json.decode(raw, type=Trial)
     except (OSError, msgspec.MsgspecError, AttributeError) as error:
-        raise InputError(f"{path}: this record of a trial cannot be read: {error}") from None
+        raise InputError(f"{path}: this record of a trial cannot be read ({error}); {PUT_ASIDE}") from None
     for why in _contradictions(found):
-        raise InputError(f"{path}: {why}: this record of a trial was changed by hand, and tells nothing")
+        raise InputError(f"{path}: {why}: this record of a trial was changed by hand; {PUT_ASIDE}")
     return found
 
 
