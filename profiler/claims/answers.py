@@ -153,14 +153,13 @@ def _side(points: Sequence[Point], column: str, factor: float) -> Side:
     for point in points:
         each, length = point.line.estimate(column), point.line.estimate(_MEAN)
         if each is not None and length is not None:
-            known.append((point, each.value * length.value * factor))
-    lengths = [point.lengths[1] or 0.0 for point, _ in known]
+            known.append((point, each.value * length.value * factor, length.value))
     return Side(
-        values=tuple(value for _, value in known),
-        runs=tuple(dict.fromkeys(point.start.folder for point, _ in known)),
+        values=tuple(value for _, value, _ in known),
+        runs=tuple(dict.fromkeys(point.start.folder for point, *_ in known)),
         facts={
             "model": known[0][0].start.manifest.model.name,
-            "output_tokens_mean": sum(lengths) / len(known),
+            "output_tokens_mean": sum(length for *_, length in known) / len(known),
         }
         if known
         else {},
