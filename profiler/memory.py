@@ -325,12 +325,12 @@ def _uses(
         usage = _values(run, windows, source, "kv_cache_usage_frac")
         running = _values(run, windows, source, "requests_running")
         running = running[running > 0]  # a step has at least one
-        pool = run.manifest.memory.kv_bytes
-        most = round(float(usage.max()) * pool) if len(usage) and pool is not None else None
+        pool = run.manifest.memory.kv_bytes if usage.any() else None  # all 0: samples fell between requests
+        most = None if pool is None else round(float(usage.max()) * pool)
         batch = float(running.mean()) if len(running) else point.concurrency
         yield Use(
             point=point,
-            kv_mean_bytes=round(float(usage.mean()) * pool) if len(usage) and pool is not None else None,
+            kv_mean_bytes=None if pool is None else round(float(usage.mean()) * pool),
             kv_max_bytes=most,
             batch=batch,
             idle_uniform_bytes=unused_expert_bytes(routed, _uniform_frac(facts, batch)),

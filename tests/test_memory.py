@@ -421,6 +421,13 @@ def test_each_load_has_its_own_use(tmp_path):
     assert set(memory.figures(found, LoadPoint(mode="closed", concurrency=9)).values()) == {54 * GIB, None}
 
 
+def test_samples_that_all_fell_between_requests_measured_no_use(tmp_path):
+    """A cache that served requests was not empty: a 0 would be a figure that nobody measured."""
+    samples = [*sampled("gpu:GPU-1", BOARD), *usage(15, 0.0, 0), *usage(25, 0.0, 0)]
+    (use,) = memory.account(run_of(tmp_path, COUNTED, samples)).uses
+    assert use.kv_mean_bytes is use.kv_max_bytes is use.required_bytes is None
+
+
 def test_an_engine_that_does_not_say_its_use_has_none(tmp_path):
     (use,) = memory.account(run_of(tmp_path, COUNTED, sampled("gpu:GPU-1", BOARD))).uses
     assert use.kv_mean_bytes is use.kv_max_bytes is use.required_bytes is None

@@ -81,7 +81,7 @@ def _load(use: Use) -> str:
 
 def _used(use: Use) -> Iterator[str]:
     if use.kv_max_bytes is None:
-        yield "the engine does not say how much of its KV cache is in use"
+        yield "KV cache in use n/a: no sample of the engine's shows any"
     else:
         yield f"KV cache in use {_gib(use.kv_mean_bytes)} GiB on average, {_gib(use.kv_max_bytes)} at most"
     if use.required_bytes is not None:
