@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler import alike, comparison, store
-from profiler.comparison.columns import ENDS, ESTIMATES
-from profiler.figures import STATISTICS
+from profiler.charts import words
 from profiler.report import csv_text, table
 from profiler.schema import EngineFacts, Model, Price
 from tests import make
@@ -179,7 +176,7 @@ def test_footnotes_say_what_the_numbers_rest_on(runs):
     [(None, "n/a"), (0, "0"), (1780.4, "1,780"), (0.04213, "0.0421"), (5.0, "5.00"), (123456, "123,456")],
 )
 def test_significant(value, text):
-    assert table.significant(value) == text
+    assert words.significant(value) == text
 
 
 def test_hostile_names_stay_text(runs):
@@ -235,19 +232,3 @@ def test_a_remote_engine_is_not_given_this_machines_probes_as_excuse(tmp_path):
     assert row["power_w_mean"] is None
     assert "runs elsewhere" in row["notes"]
     assert "nvml" not in row["notes"]
-
-
-def test_every_column_is_documented_and_every_documented_one_exists():
-    text = (Path(__file__).parent.parent / "docs" / "results.md").read_text()
-    table = text.split("| column | unit | meaning |")[1].split("\n\n")[0]
-    named = [name for line in table.splitlines() for name in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
-    documented = set()
-    for name in named:
-        if name.startswith("…"):
-            continue
-        ends = STATISTICS if name.endswith("_*") else ("",)
-        documented |= {name.removesuffix("*") + end for end in ends}
-    documented |= {"usd_per_m_output_tokens_dearest"} if "…_dearest" in named else set()
-    assert {f"…_{each}" for each in STATISTICS} <= set(named)
-    ends = {end for name in ESTIMATES for end in ENDS[name]}
-    assert documented == set(comparison.COLUMNS) - ends

@@ -68,10 +68,13 @@ class Answer(Struct, frozen=True):
 
 def answer(found: Sequence[Figures], question: Question) -> Answer:
     """Raises InputError where a column, a condition, the baseline or the terms are wrong."""
-    chosen = choice.chosen(lines.of(found, question.terms), question.where)
+    whole = lines.of(found, question.terms)
+    chosen = choice.chosen(whole, question.where)
+    shown = {id(line) for line in chosen}
+    rest = [line for line in whole if id(line) not in shown]
     if question.by:
-        chosen = groups.pool(chosen, question.by)
-    notes = [] if question.baseline is None else against.put_over(chosen, question.baseline)
+        chosen, rest = (groups.pool(each, question.by) for each in (chosen, rest))
+    notes = [] if question.baseline is None else against.put_over(chosen, question.baseline, rest)
     if question.sort is None:
         return Answer(chosen, notes)
     return Answer(choice.sort(chosen, question.sort, question.columns), notes)

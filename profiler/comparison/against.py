@@ -48,15 +48,21 @@ class Base:
         return stats.over_repeats(values) if values else None
 
 
-def put_over(lines: Sequence[Line], baseline: str) -> list[str]:
+def put_over(lines: Sequence[Line], baseline: str, rest: Sequence[Line] = ()) -> list[str]:
     """Give each line its ``against``: figures over those of ``baseline``, a model, a run (folder, name, or
-    what its name begins with) or COLUMN=VALUE; what is to be known of that comes back.  Raises InputError.
+    what its name begins with) or COLUMN=VALUE; what is to be known of that comes back.  The baseline is
+    among ``rest``, which is not shown, only where it is not among ``lines``.  Raises InputError.
     """
+    notes: dict[str, None] = {}
+    found = _matching(lines, baseline)
+    if not found and (found := _matching(rest, baseline)):
+        notes[f"the baseline {baseline} is not among these rows"] = None
+    if not found:
+        raise _unknown([*lines, *rest], baseline)
     there: dict[tuple[Any, ...], list[Line]] = {}
-    for line in _matching(lines, baseline):
+    for line in found:
         there.setdefault(same_load(line.found.facts), []).append(line)
     bases: dict[tuple[Any, ...], Base | None] = {}
-    notes: dict[str, None] = {}
     for line in lines:
         facts = line.found.facts
         key = (*same_load(facts), line.found.work, *(facts[name] for name in NEARNESS))
@@ -65,7 +71,7 @@ def put_over(lines: Sequence[Line], baseline: str) -> list[str]:
             bases[key] = _nearest(line, held)
         base = bases[key]
         if base is not None and base.is_of_one_kind:
-            line.against = _ratios(line, base)
+            line.against, line.over = _ratios(line, base), base.lines
         else:
             line.against = dict.fromkeys(AGAINST)
             notes |= dict.fromkeys([_why_not(line, baseline, bool(held), base)])
@@ -75,15 +81,15 @@ def put_over(lines: Sequence[Line], baseline: str) -> list[str]:
 def _matching(lines: Sequence[Line], baseline: str) -> list[Line]:
     if "=" in baseline:
         asked = condition(baseline, "--baseline")
-        found = [line for line in lines if asked.holds(line)]
-    else:
-        found = [line for line in lines if line.found.model == baseline] or _of_runs(lines, baseline)
-    if not found:
-        known = {line.found.model for line in lines}
-        known |= {Path(folder).name for line in lines for folder in line.folders}
-        hint = "" if "=" in baseline else nearest(baseline, known)
-        raise InputError(f"--baseline {baseline}: no such model, run or COLUMN=VALUE{hint}")
-    return found
+        return [line for line in lines if asked.holds(line)]
+    return [line for line in lines if line.found.model == baseline] or _of_runs(lines, baseline)
+
+
+def _unknown(lines: Sequence[Line], baseline: str) -> InputError:
+    known = {line.found.model for line in lines}
+    known |= {Path(folder).name for line in lines for folder in line.folders}
+    hint = "" if "=" in baseline else nearest(baseline, known)
+    return InputError(f"--baseline {baseline}: no such model, run or COLUMN=VALUE{hint}")
 
 
 def _of_runs(lines: Sequence[Line], baseline: str) -> list[Line]:

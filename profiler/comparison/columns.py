@@ -1,4 +1,4 @@
-"""The columns of the table: a public contract (docs/results.md); they are added, never renamed."""
+"""The columns of the table: a public contract (docs/metrics.md); they are added, never renamed."""
 
 from __future__ import annotations
 

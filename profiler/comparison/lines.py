@@ -29,12 +29,13 @@ _ESTIMATE_OF |= {name: (name, "value") for name in ENDS}
 
 class Line:
     """One load point of one run (``members`` empty), or of the runs of a group.  ``against`` holds the
-    columns that a baseline adds."""
+    columns that a baseline adds, ``over`` the lines it was put over."""
 
     def __init__(self, found: Figures, price: Callable[[Figures], Costs]) -> None:
         self.found = found
         self.members: Sequence[Line] = ()
         self.against: Row = {}
+        self.over: Sequence[Line] = ()
         self._price = price
 
     @cached_property

@@ -4,6 +4,8 @@ that the machine waits.  Never from a data sheet.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from profiler import consumption, stats
@@ -38,40 +40,64 @@ class Energy(Struct, frozen=True, kw_only=True):
         return stats.scaled(self.j_per_output_token, 1e6 / J_PER_KWH)
 
 
+class Measured(NamedTuple):
+    """Energy of an output token (J) without the building's share, and what it carries on top where the
+    machine waits a second for each second of work (None where idle power was not measured)."""
+
+    working_j: Estimate
+    waiting_j: Estimate | None
+    work_w: float
+    idle_w: float | None
+    inside: str
+
+
 def pue_of(found: Figures, terms: Terms) -> float | None:
     """The user's, else the run's own; None where nobody says."""
     return terms.pue if terms.pue is not None else found.facts.get("pue")
 
 
-def energy(found: Figures, terms: Terms) -> Energy | Missing:
-    """Of the widest boundary that was measured: the host, else the boards (the CPU packages without any).
-
-    In a share u of the paid time the machine works, else it waits: a token then carries (1 − u)/u of the idle
-    power over the rate on top of its own energy.
-    """
+def measured(found: Figures) -> Measured | Missing:
+    """Of the widest boundary: the host, else the boards (the CPU packages without any)."""
     host, own = found.estimates.get(consumption.HOST), found.estimates.get(consumption.GROSS)
     rate = found.estimates.get("output_tokens_per_s")
-    measured = host or own
-    if measured is None or rate is None or rate.value <= 0:
+    working = host or own
+    if working is None or rate is None or rate.value <= 0:
         return Missing(NOT_MEASURED)
-    inside = "host" if host else str(found.facts.get("energy_boundary") or "boards")
     idle = found.estimates.get(consumption.IDLE)
+    waiting = None
+    if idle is not None:
+        waiting = stats.ratio_of(idle, rate) if idle.low is not None else stats.inverted(rate, idle.value)
+    return Measured(
+        working_j=working,
+        waiting_j=waiting,
+        work_w=working.value * rate.value,
+        idle_w=idle.value if idle else None,
+        inside="host" if host else str(found.facts.get("energy_boundary") or "boards"),
+    )
+
+
+def energy(found: Figures, terms: Terms) -> Energy | Missing:
+    """In a share u of the paid time the machine works, else it waits: a token then carries (1 − u)/u of the
+    idle power over the rate on top of its own energy."""
+    known = measured(found)
+    if isinstance(known, Missing):
+        return known
     waits = 1 / terms.paid_share - 1
     pue = pue_of(found, terms)
-    boundary = f"{inside} × PUE {pue:g}" if pue else inside
+    boundary = f"{known.inside} × PUE {pue:g}" if pue else known.inside
     notes = [] if pue else [NO_PUE]
-    each = measured
-    if waits > 0 and idle is None:
+    each = known.working_j
+    if waits > 0 and known.waiting_j is None:
         notes.append("energy of the idle time is left out: idle power was not measured")
         boundary += ", idle time left out"
-    elif waits > 0 and idle is not None:
-        waiting = stats.ratio_of(idle, rate) if idle.low is not None else stats.inverted(rate, idle.value)
-        each = kinds.combined([(1.0, measured), (waits, waiting)])
-        notes += ["energy of the idle time is that of the boards only"] if host and found.gpu else []
+    elif waits > 0 and known.waiting_j is not None:
+        each = kinds.combined([(1.0, known.working_j), (waits, known.waiting_j)])
+        is_host = known.inside == "host" and found.gpu
+        notes += ["energy of the idle time is that of the boards only"] if is_host else []
     return Energy(
         j_per_output_token=stats.scaled(each, pue or 1.0),
-        work_w=measured.value * rate.value,
-        idle_w=idle.value if idle else None,
+        work_w=known.work_w,
+        idle_w=known.idle_w,
         pue=pue or 1.0,
         boundary=boundary,
         notes=tuple(notes),

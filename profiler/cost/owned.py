@@ -83,12 +83,17 @@ class Parts(NamedTuple):
     idle_power: float
 
     @property
+    def standing(self) -> float:
+        """Whatever it draws."""
+        return self.capital + self.opex + self.hosting
+
+    @property
     def total(self) -> float:
-        return self.capital + self.power + self.opex + self.hosting
+        return self.standing + self.power
 
     @property
     def idle_total(self) -> float:
-        return self.capital + self.idle_power + self.opex + self.hosting
+        return self.standing + self.idle_power
 
 
 def parts(node: Node, node_usd: float | None = None) -> Parts:

@@ -97,6 +97,19 @@ def test_an_ambiguous_baseline_gives_no_ratio():
     assert notes[0] == "n has no ratio where m is several unlike runs: name one of them, or use COLUMN=VALUE"
 
 
+@pytest.mark.parametrize("by", [(), ("model",)])
+def test_the_baseline_need_not_be_among_the_rows_shown(by):
+    found = [figures("new", 150, model="n"), figures("old", 100), figures("older", 50, status="failed")]
+    question = Question(baseline="m", where=["model=n"], by=by)
+    (line,) = (got := answer(found[:2], question)).lines
+    assert line.row()["output_tokens_per_s_ratio"] == 1.5
+    assert got.notes == ["the baseline m is not among these rows"]
+    # Where some of it is shown, that is the baseline.
+    got = answer(found, Question(baseline="m", where=["status=complete"], by=by))
+    assert [line.row()["output_tokens_per_s_ratio"] for line in got.lines] == [1.5, 1.0]
+    assert got.notes == []
+
+
 @pytest.mark.parametrize("baseline", ["results/run-b", "run-b", "run=results/run-b", "engine=sglang"])
 def test_ways_to_name_it(baseline):
     rows, _ = asked(
