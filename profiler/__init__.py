@@ -5,7 +5,7 @@
 >>> profiler.compare([run.folder for run in runs])               # doctest: +SKIP
 
 ``run`` measures and seals, ``load`` reads a run folder back, ``compare`` makes the cost table (pandas),
-``found`` tells what a search found, ``rulings`` judges claims.
+``found`` tells what a search found, ``rulings`` judges claims, ``write_report`` makes a page of it all.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ TYPE_CHECKING = False  # importing typing for it would cost `profile --help` a t
 if TYPE_CHECKING:
     from typing import Any
 
-    from profiler.api import rulings, run
+    from profiler.api import rulings, run, write_report
     from profiler.comparison import compare
     from profiler.search import found
     from profiler.store import load
 
 __version__ = "0.1.0"
-__all__ = ["compare", "found", "load", "rulings", "run"]
+__all__ = ["compare", "found", "load", "rulings", "run", "write_report"]
 
 # Looked up when first used, so that `import profiler` and `profile --help` cost nothing.
 _HOME = {
@@ -29,6 +29,7 @@ _HOME = {
     "load": "profiler.store",
     "rulings": "profiler.api",
     "run": "profiler.api",
+    "write_report": "profiler.api",
 }
 
 

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from profiler.claims.nouns import Ruling
 
 
+class Shown(TypedDict, total=False):
+    """The options of ``profile report``, by the same names; ``where`` and ``terms`` are lists."""
+
+    title: str
+    price: str | float
+    basis: str
+    utilization: str | float
+    pue: str | float
+    terms: Sequence[str]
+    where: Sequence[str]
+    baseline: str
+    score: str
+
+
 class Options(TypedDict, total=False):
     """The options of ``profile run``, by the same names; ``quiet`` is True unless given."""
 
@@ -86,3 +100,29 @@ def rulings(
     named = [claim] if isinstance(claim, str | Path) else claim
     asked = reading.named([str(each) for each in named]) if named else list(reading.shipped())
     return docket.docket(asked, at_hand)
+
+
+def write_report(
+    runs: Sequence[str | Path | RunResult], output: str | Path = "report.html", **options: Unpack[Shown]
+) -> Path:
+    """Write runs (folders, folders of them, or what ``run`` and ``load`` return) as one page of figures,
+    tables and verdicts; the file's path comes back.  Raises InputError."""
+    from profiler.comparison import Question
+    from profiler.cost import terms
+    from profiler.report.html import making
+    from profiler.report.html.document import Asked
+
+    page = Path(output)
+    making.check_output(page)
+    on = terms.read(
+        options.get("terms", ()),
+        price=options.get("price"),
+        basis=options.get("basis"),
+        utilization=options.get("utilization"),
+        pue=options.get("pue"),
+    )
+    question = Question(terms=on, where=options.get("where", ()), baseline=options.get("baseline"))
+    asked = Asked(question=question, title=options.get("title"), score=options.get("score"))
+    folders = [each.folder if isinstance(each, RunResult) else each for each in runs]
+    making.write(making.report(folders, asked), page)
+    return page

@@ -11,6 +11,7 @@ import pytest
 
 from profiler import comparison, store
 from profiler.cli import compare
+from profiler.cli.base import console
 from profiler.comparison import Question
 from profiler.errors import InputError
 from profiler.report import energy, page, table
@@ -47,6 +48,18 @@ def test_markdown_says_all_that_the_terminal_says(runs):
     assert any("heat" in line for line in said), "why energy is refused"
     assert any(line.startswith("price: 2.00 USD") for line in said)
     assert any(line.startswith(energy.FLAG) for line in said)
+
+
+def test_a_narrow_terminal_breaks_no_number_and_a_name_is_no_emoji(runs, capsys, monkeypatch):
+    """``5,741`` in two lines reads as 5,74."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    (row,) = comparison.rows(runs, price=2)
+    rows = [row | {"model": "sim:b:", "memory_peak_bytes": 123.4 * 2**30, "requests_ok": 1234567}]
+    page.show(rows, runs, console())
+    said = capsys.readouterr().out
+    assert "sim:b:" in said
+    assert {"123", "1,234,567"} <= {*said.split()}
 
 
 def test_the_command_prints_that_page(runs, capsys):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from profiler.charts.words import NA, significant
 from profiler.comparison import MEANING
-from profiler.report.table import NA, WHICH, Row, Shown, plain, significant
+from profiler.report.table import WHICH, Row, Shown, plain
 
 
 def _times(row: Row, column: str) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from profiler import stats
+from profiler.charts.words import NA, one_line, significant
 from profiler.claims import making, metrics
 from profiler.claims.nouns import Case, Claim, Finding, Ruling, Side, Verdict
 from profiler.report import sections
 from profiler.report.sections import Section, View
-from profiler.report.table import NA, Row, Shown, in_markdown, one_line, significant
+from profiler.report.table import Row, Shown, in_markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,9 +110,9 @@ UNHEARD = (Shown("claim", "claim", _text), Shown("verdict", "verdict", _text), S
 
 def _docket(rulings: Sequence[Ruling]) -> list[Section]:
     """Claims that something bears on, and those that nothing here does."""
-    ordered = sorted(rulings, key=_place(rulings))
-    heard = [each for each in ordered if each.case.setting is not None]
-    unheard = [each for each in ordered if each.case.setting is None]
+    found = ordered(rulings)
+    heard = [each for each in found if each.case.setting is not None]
+    unheard = [each for each in found if each.case.setting is None]
     rows, places = list(map(_row, heard)), {_where(each) for each in heard}
     shown = [each for each in SETTLED if each.column != "where" or len(places) > 1]
     told = [
@@ -121,21 +122,22 @@ def _docket(rulings: Sequence[Ruling]) -> list[Section]:
         *([OF_A_CLASS] if any(_is_of_a_class(each.case.claim) for each in heard) else []),
     ]
     last = "profile claims --claim ID: the cells of one claim, and what would have to be measured"
-    found = [
+    told_of = [
         _section("Claims on trial", rows, shown, told),
         _section("Nothing here bears on", list(map(_row, unheard)), UNHEARD, []),
     ]
-    found = [each for each in found if each.rows]
-    return [*found, _section(headline(rulings), [], UNHEARD, [last])]
+    return [*(each for each in told_of if each.rows), _section(headline(rulings), [], UNHEARD, [last])]
 
 
-def _place(rulings: Sequence[Ruling]) -> Callable[[Ruling], tuple[int, str, int]]:
+def ordered(rulings: Sequence[Ruling]) -> list[Ruling]:
     """Rulings of one claim stand together, and claims by the first verdict of ORDER that they have."""
     best: dict[str, int] = {}
     for each in rulings:
         name, rank = each.case.claim.id, ORDER.index(each.verdict)
         best[name] = min(rank, best.get(name, rank))
-    return lambda each: (best[each.case.claim.id], each.case.claim.id, ORDER.index(each.verdict))
+    return sorted(
+        rulings, key=lambda each: (best[each.case.claim.id], each.case.claim.id, ORDER.index(each.verdict))
+    )
 
 
 def _row(ruling: Ruling) -> Row:
@@ -148,7 +150,7 @@ def _row(ruling: Ruling) -> Row:
         "where": _where(ruling),
         "verdict": f"{MARKS[ruling.verdict]} {ruling.verdict}",
         "holds": f"{held} of {cells}" if judged else None,
-        "ratio": _ratios(ruling.findings),
+        "ratio": ratios(ruling.findings),
         "why": ruling.why,
     }
 
@@ -163,7 +165,7 @@ def _where(ruling: Ruling) -> str | None:
     return f"{setting.machine}, {setting.engine}" if setting else None
 
 
-def _ratios(findings: Sequence[Finding]) -> str | None:
+def ratios(findings: Sequence[Finding]) -> str | None:
     """One ratio with its interval, or the least and the most of several."""
     found = [each.ratio for each in findings if each.ratio is not None]
     if not found:
@@ -222,11 +224,11 @@ def _details(rulings: Sequence[Ruling]) -> list[Section]:
         about += [f"would not be comparable: {line}" for line in claim.not_comparable]
         about += [OF_A_CLASS] if _is_of_a_class(claim) else []
         found.append(_section(f"{claim.id}: “{claim.text}”", [], CELLS, about))
-        found += list(map(_detail, own))
+        found += list(map(detail, own))
     return found
 
 
-def _detail(ruling: Ruling) -> Section:
+def detail(ruling: Ruling) -> Section:
     setting = ruling.case.setting
     where = f"{setting.pair} on {setting.machine}, {setting.engine}: " if setting else ""
     rows = [_cell(each, ruling.case.claim.metric) for each in ruling.findings]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 
+from profiler.charts.words import NA
 from profiler.comparison import ordered
 from profiler.cost import answers, at_slo, invoice, listed, summary
 from profiler.cost.basis import Hourly
@@ -15,7 +16,7 @@ from profiler.prices import Missing
 from profiler.report import decisions
 from profiler.report.decisions import ratio
 from profiler.report.sections import View
-from profiler.report.table import NA, Row, Shown, load_text, number, plain, with_interval
+from profiler.report.table import Row, Shown, load_text, number, plain, with_interval
 
 TTFT = "TTFT"
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from profiler.charts.words import NA, significant
 from profiler.cost import at_slo, break_even, flips, sensitivity
 from profiler.cost.question import Question
 from profiler.report.sections import View
-from profiler.report.table import NA, Row, Shown, age, load_text, number, plain, significant, with_interval
+from profiler.report.table import Row, Shown, age, load_text, number, plain, with_interval
 
 UNIT_STEPS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 

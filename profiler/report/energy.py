@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from profiler.report.table import NA, WHICH, Row, Shown, load_text, number, significant, with_interval
+from profiler.charts.words import NA, significant
+from profiler.report.table import WHICH, Row, Shown, load_text, number, with_interval
 
 FLAG = "⚑"
 BOUNDARIES = {"gpu": "the boards (NVML)", "cpu package": "the CPU packages (RAPL)"}
@@ -44,8 +45,8 @@ SHOWN = (
     Shown("marginal", "energy_marginal_j_per_output_token", with_interval),
     Shown("host", "energy_host_j_per_output_token", with_interval, marks_best=True),
     Shown("facility", "energy_facility_j_per_output_token", with_interval, marks_best=True),
-    Shown("counter J", "energy_counter_j", number),
-    Shown("integral J", "energy_integral_j", number),
+    Shown("counter J", "energy_counter_j", number, spare=True),
+    Shown("integral J", "energy_integral_j", number, spare=True),
     Shown("apart", "energy_disagreement_frac", _off_by),
     Shown("throttled", "throttled_thermal_frac", _throttled),
     Shown("°C", "temperature_c_mean", number, spare=True),

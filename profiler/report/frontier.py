@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from profiler import frontier
+from profiler.charts.words import NA, significant
 from profiler.figures import NOTE_SEPARATOR
 from profiler.report.sections import Section, View
-from profiler.report.table import NA, Row, Shown, significant, with_interval
+from profiler.report.table import Row, Shown, with_interval
 
 MANY_PAIRS = 10
 NO_INTERVAL = "without an interval it is taken as exact"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from profiler.charts.words import NA, one_line, significant
 from profiler.gate.nouns import FAILURES, Cell, Report
-from profiler.report.table import NA, in_markdown, one_line, significant
+from profiler.report.table import in_markdown
 from profiler.windows import LATENCIES
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Any
 
 from profiler import arch, catalog, scenario
 from profiler.catalog.scores import quality
+from profiler.charts.words import NA, significant
 from profiler.claims import metrics, reading
 from profiler.claims.nouns import Claim, Models
 from profiler.report import price_lists
-from profiler.report.table import NA, significant
 from profiler.schema import LoadPoint
 
 Rows = Sequence[dict[str, Any]]

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from profiler.charts.memory import KNOWN
+from profiler.charts.words import NA, significant
 from profiler.memory import MemoryAccount, Row, Use, account
-from profiler.report.table import NA, significant
 from profiler.store import RunResult
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-KNOWN = {"engine": "by the engine", "computed": "computed", "sampled": "sampled", None: ""}
 
 
 def as_json(runs: Sequence[RunResult]) -> str:

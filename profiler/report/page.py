@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler import alike, comparison
+from profiler.charts import words
 from profiler.report import against, energy, routing, skew, table, utilisation, verdicts
 from profiler.report.table import Row, Shown
 from profiler.store import RunResult
@@ -19,12 +20,14 @@ BULLET = "· "
 
 class Asked(NamedTuple):
     """How a comparison was asked for.  ``columns`` are shown whatever they are; ``notes`` are said first;
-    ``in_order``: the rows stand in the order that was wanted; ``brief``: nothing is told of single runs."""
+    ``in_order``: the rows stand in the order that was wanted; ``brief``: nothing is told of single runs;
+    ``undated``: nor of how long ago anything was."""
 
     columns: Sequence[str] = ()
     notes: Sequence[str] = ()
     in_order: bool = False
     brief: bool = False
+    undated: bool = False
 
 
 class Part(NamedTuple):
@@ -55,7 +58,8 @@ def parts(rows: Sequence[Row], runs: Sequence[RunResult], asked: Asked = PLAINLY
     if found := utilisation.known(rows):
         yield Part(found, utilisation.SHOWN, _bulleted(utilisation.footnotes(found)))
     single = [] if asked.brief else _of_runs(rows, runs)
-    yield Part((), (), _bulleted([*single, *table.empty_runs(runs), *table.price_lines(rows)]))
+    prices = table.price_lines(rows, with_ages=not asked.undated)
+    yield Part((), (), _bulleted([*single, *table.empty_runs(runs), *prices]))
 
 
 def _of_runs(rows: Sequence[Row], runs: Sequence[RunResult]) -> list[str]:
@@ -72,9 +76,9 @@ def _bulleted(notes: Sequence[str]) -> list[str]:
 def show(rows: Sequence[Row], runs: Sequence[RunResult], console: Console, asked: Asked = PLAINLY) -> None:
     for part in parts(rows, runs, asked):
         if part.shown:
-            console.print(table.rich_table(part.rows, console.width, part.shown))
+            console.print(table.rich_table(part.rows, console.width, part.shown), crop=False)
         for line in part.lines:
-            console.print(table.one_line(line), markup=False)
+            console.print(words.one_line(line), markup=False)
 
 
 def markdown(rows: Sequence[Row], runs: Sequence[RunResult], asked: Asked = PLAINLY) -> str:

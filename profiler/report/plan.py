@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from profiler import prices
+from profiler.charts.words import NA
 from profiler.plan import Beside, Placement, Plan, Reach, Size
 from profiler.plan.answers import price
 from profiler.plan.crossover import Map
@@ -18,7 +19,7 @@ from profiler.plan.rows import COLUMNS, NOTE_SEPARATOR, Row
 from profiler.predict import UNMEASURED_ROUTING
 from profiler.report import crossover
 from profiler.report.csv_text import as_csv
-from profiler.report.table import NA, load_text, with_interval
+from profiler.report.table import load_text, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console

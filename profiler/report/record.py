@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from profiler.charts.words import one_line, significant
 from profiler.claims import record as records
 from profiler.claims.nouns import Claim
 from profiler.claims.record import CellRecord, Record, RulingRecord, RunRecord, SideRecord
-from profiler.report.table import in_markdown, one_line, significant
+from profiler.report.table import in_markdown
 
 NONE = "–"
 _URL = re.compile(r"https?://[^\s<>]+")

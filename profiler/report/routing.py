@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from profiler import experts, routing
+from profiler.charts.words import NA, significant
 from profiler.errors import InputError
 from profiler.report.csv_text import as_csv
-from profiler.report.table import NA, significant
 from profiler.routing.nouns import Coverage, Load, RoutingReport
 from profiler.schema import Estimate
 from profiler.store import RunResult

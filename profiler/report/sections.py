@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from profiler.charts.words import whole_numbers
 from profiler.cost.question import Question
 from profiler.report.csv_text import as_csv
 from profiler.report.table import Row, Shown
@@ -59,23 +60,23 @@ def answer(views: Mapping[str, View], question: Question) -> list[Section]:
 
 def show(sections: Sequence[Section], console: Console) -> None:
     """What holds for several sections is said below the first of them."""
-    for section in _each_said_once(sections):
-        console.print(_title(section), style="bold", markup=False)
+    for section in each_said_once(sections):
+        console.print(title(section), style="bold", markup=False)
         if section.rows:
-            console.print(_rich_table(section, console.width))
+            console.print(_rich_table(section, console.width), crop=False)
         for line in section.lines:
             console.print(f"· {line}", markup=False)
         console.print()
 
 
-def _each_said_once(sections: Sequence[Section]) -> Iterator[Section]:
+def each_said_once(sections: Sequence[Section]) -> Iterator[Section]:
     said: set[str] = set()
     for section in sections:
         yield section._replace(lines=[line for line in section.lines if line not in said])
         said |= set(section.lines)
 
 
-def _title(section: Section) -> str:
+def title(section: Section) -> str:
     """With the scenario, where one column of it would say the same in every row."""
     names = {row["scenario"] for row in section.rows} if _has(section.view, "scenario") else set()
     return section.view.title + (f" (scenario {names.pop()})" if len(names) == 1 else "")
@@ -85,7 +86,7 @@ def _has(view: View, column: str) -> bool:
     return any(each.column == column for each in view.shown)
 
 
-def _chosen(view: View, rows: Sequence[Row], width: float = math.inf) -> list[Shown]:
+def chosen(view: View, rows: Sequence[Row], width: float = math.inf) -> list[Shown]:
     """Columns that say something of these rows; of those that can be spared the last that
     there is room for."""
     shown = [
@@ -118,11 +119,17 @@ def _rich_table(section: Section, width: int) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = _chosen(section.view, section.rows, width)
+    shown = chosen(section.view, section.rows, width)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for each in shown:
         is_text = any(isinstance(row[each.column], str) for row in section.rows)
-        table.add_column(each.header, justify="left" if is_text else "right", overflow="fold")
+        cells = [each.write(row, each.column) for row in section.rows]
+        table.add_column(
+            each.header,
+            justify="left" if is_text else "right",
+            overflow="fold",
+            min_width=0 if is_text else whole_numbers(cells),
+        )
     for row, ends in zip(section.rows, _ends(section), strict=True):
         table.add_row(*(escape(each.write(row, each.column)) for each in shown), end_section=ends)
     return table
@@ -136,13 +143,13 @@ def _ends(section: Section) -> list[bool]:
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    return "\n".join(_markdown(section) for section in _each_said_once(sections))
+    return "\n".join(_markdown(section) for section in each_said_once(sections))
 
 
 def _markdown(section: Section) -> str:
-    parts = [f"## {_title(section)}\n"]
+    parts = [f"## {title(section)}\n"]
     if section.rows:
-        shown = _chosen(section.view, section.rows)
+        shown = chosen(section.view, section.rows)
         lines = [[each.header.replace("\n", " ") for each in shown], ["---"] * len(shown)]
         lines += [[each.write(row, each.column) for each in shown] for row in section.rows]
         parts.append(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from profiler import skew
-from profiler.report.table import NA, load_text
+from profiler.charts.words import NA
+from profiler.report.table import load_text
 from profiler.schema import Estimate
 from profiler.store import RunResult
 

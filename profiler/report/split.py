@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiler import comparison, split
+from profiler.charts.words import NA, significant
 from profiler.figures import NOTE_SEPARATOR
 from profiler.report.csv_text import as_csv
-from profiler.report.table import NA, Row, load_text, significant, with_interval
+from profiler.report.table import Row, load_text, with_interval
 from profiler.split.ways import POINTS
 
 if TYPE_CHECKING:

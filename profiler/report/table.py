@@ -11,10 +11,12 @@ import datetime
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from profiler import catalog
+from profiler.charts.words import NA, one_line, significant, whole_numbers
 from profiler.comparison import best, same_load
 from profiler.figures import NOTE_SEPARATOR
 from profiler.store import RunResult
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = dict[str, Any]
-NA = "n/a"
 CLIENT_MARK = "⚠"
-_CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]+")
 # An underline inside a word is one.
 _MARKUP = re.compile(r"[\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_])")
 FORMATS = ("table", "csv", "md", "json")
@@ -43,26 +43,9 @@ class Shown:
     spare: bool = False
 
 
-def one_line(text: str) -> str:
-    """Names are a user's: none breaks a line or commands a terminal."""
-    return _CONTROL.sub(" ", text)
-
-
 def in_markdown(text: str) -> str:
     """Nor is anything in them markup."""
     return _MARKUP.sub(r"\\\g<0>", one_line(text))
-
-
-def significant(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits and no exponent: ``1,780``, ``0.0421``."""
-    if value is None:
-        return NA
-    if value == 0:
-        return "0"
-    from math import floor, log10
-
-    places = max(0, digits - 1 - floor(log10(abs(value))))
-    return f"{value:,.{places}f}"
 
 
 def with_interval(row: Row, column: str, factor: float = 1.0) -> str:
@@ -203,7 +186,7 @@ def _identity(row: Row) -> tuple[Any, ...]:
     return (*same_load(row), row["model"], *(row[column] for column in TELLING))
 
 
-def _with_relative(rows: Sequence[Row]) -> list[Row]:
+def with_relative(rows: Sequence[Row]) -> list[Row]:
     """Adds tokens/s over the first model's at the same load, so that a changing order shows."""
     first: dict[tuple[Any, ...], float | None] = {}
     for row in rows:
@@ -215,7 +198,7 @@ def _ratio(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
 
-def _chosen(rows: Sequence[Row], width: int, shown: Sequence[Shown]) -> list[Shown]:
+def chosen(rows: Sequence[Row], width: int, shown: Sequence[Shown]) -> list[Shown]:
     """The columns worth showing: no power where none was measured, no ratio of one model to itself."""
     left_out = set()
     if all(row["power_w_mean"] is None for row in rows):
@@ -250,15 +233,19 @@ def cells(
     rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[Shown] = SHOWN
 ) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
     """Headers, cell texts and the (row, column) places of the best values."""
-    chosen = _chosen(rows, width, shown)
-    texts = [[one_line(each.write(row, each.column)) for each in chosen] for row in _with_relative(rows)]
-    marked = {
+    columns = chosen(rows, width, shown)
+    texts = [[one_line(each.write(row, each.column)) for each in columns] for row in with_relative(rows)]
+    return [each.header for each in columns], texts, marked(rows, columns)
+
+
+def marked(rows: Sequence[Row], columns: Sequence[Shown]) -> set[tuple[int, int]]:
+    """The (row, column) places of the best values."""
+    return {
         (number, place)
-        for place, each in enumerate(chosen)
+        for place, each in enumerate(columns)
         if each.marks_best
         for number in best(rows, each.column).values()
     }
-    return [each.header for each in chosen], texts, marked
 
 
 def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[Shown] = SHOWN) -> Table:
@@ -267,18 +254,29 @@ def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[S
     from rich.markup import escape
     from rich.table import Table
 
-    headers, texts, marked = cells(rows, width, shown)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for place, header in enumerate(headers):
+    headers, texts, stars = cells(rows, width, shown)
+    written = [
+        [cell + "★" * ((number, place) in stars) for place, cell in enumerate(text)]
+        for number, text in enumerate(texts)
+    ]
+    columns = list(zip(headers, *written, strict=True))
+    has_room = sum(max(map(len, (*head.split(), *cell))) + 2 for head, *cell in columns) <= width
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, int(has_room), 0, 0), pad_edge=False)
+    for header, *column in columns:
         is_model = header == "model"
-        whole = is_model and max((len(text[place]) for text in texts), default=0) <= MODEL_WIDTH
-        table.add_column(header, justify="left" if is_model else "right", overflow="fold", no_wrap=whole)
+        table.add_column(
+            header,
+            justify="left" if is_model else "right",
+            overflow="fold",
+            no_wrap=is_model and max(map(len, column), default=0) <= MODEL_WIDTH,
+            min_width=0 if is_model else whole_numbers(column),
+        )
     loads = [same_load(row) for row in rows]
     changes = [here != after for here, after in zip(loads, [*loads[1:], None], strict=True)]
     together = sum(changes) == len(set(loads))
-    for number, text in enumerate(texts):
+    for number, text in enumerate(written):
         styled = [
-            f"[bold]{escape(cell)}★[/bold]" if (number, place) in marked else escape(cell)
+            f"[bold]{escape(cell)}[/bold]" if (number, place) in stars else escape(cell)
             for place, cell in enumerate(text)
         ]
         table.add_row(*styled, end_section=together and changes[number])
@@ -286,11 +284,11 @@ def rich_table(rows: Sequence[Row], width: int = ROOM_FOR_ALL, shown: Sequence[S
 
 
 def markdown(rows: Sequence[Row], shown: Sequence[Shown] = SHOWN) -> str:
-    headers, texts, marked = cells(rows, shown=shown)
+    headers, texts, stars = cells(rows, shown=shown)
     lines = ["| " + " | ".join(headers) + " |", "|" + "|".join("---" for _ in headers) + "|"]
     for number, text in enumerate(texts):
         written = map(in_markdown, text)
-        styled = [f"**{c}★**" if (number, place) in marked else c for place, c in enumerate(written)]
+        styled = [f"**{c}★**" if (number, place) in stars else c for place, c in enumerate(written)]
         lines.append("| " + " | ".join(styled) + " |")
     return "\n".join(lines) + "\n"
 
@@ -350,16 +348,17 @@ def _shared_notes(rows: Sequence[Row]) -> list[str]:
     return [note if len(who) == everyone else f"{', '.join(who)}: {note}" for note, who in holders.items()]
 
 
-def price_lines(rows: Sequence[Row]) -> list[str]:
+def price_lines(rows: Sequence[Row], with_ages: bool = True) -> list[str]:
     """On which basis a row's cost stands, by whose price, how old that is, and how busy the engine is taken
     to be; why there is none is among the notes of the row.  What owning costs by the power that was
     measured at each load is one line."""
+    words = partial(_price_words, with_age=with_ages)
     alike: dict[str, list[Row]] = {}
     for row in rows:
         if row["price_basis"] is not None:
             amount = None if row["cost_basis"] == "owned" else row["price_usd_per_hour"]
-            alike.setdefault(f"{amount} {_SPAN.sub('', _price_words(row))}", []).append(row)
-    found = sorted(_price_line(held) for held in alike.values())
+            alike.setdefault(f"{amount} {_SPAN.sub('', words(row))}", []).append(row)
+    found = sorted(_price_line(held, words(held[0])) for held in alike.values())
     more = len(found) - MOST_PRICES
     further = f"{more:,} further prices: price_usd_per_hour and price_basis in --format csv"
     return found if more <= 0 else [*found[:MOST_PRICES], further]
@@ -368,18 +367,17 @@ def price_lines(rows: Sequence[Row]) -> list[str]:
 _SPAN = re.compile(r", offers [\d.,]+–[\d.,]+")
 
 
-def _price_line(alike: Sequence[Row]) -> str:
+def _price_line(alike: Sequence[Row], words: str) -> str:
     amounts = sorted({row["price_usd_per_hour"] for row in alike if row["price_usd_per_hour"] is not None})
-    words = _price_words(alike[0])
     if len(amounts) > 1:
         return f"price: {significant(amounts[0])} to {significant(amounts[-1])} USD {_SPAN.sub('', words)}"
     return f"price: {significant(amounts[0])} USD {words}" if amounts else f"price: {words}"
 
 
-def _price_words(row: Row) -> str:
+def _price_words(row: Row, with_age: bool) -> str:
     used = row["utilization_frac"]
     idle = "" if used is None else f", at {used:.3g} utilisation" if used < 1 else f", {UTILISED}"
-    basis = f"{row['price_basis']}{age(row['price_date'])}"
+    basis = f"{row['price_basis']}{age(row['price_date']) if with_age else ''}"
     return f"{basis}; {row['cost_basis']}{idle}; the whole bill on output tokens"
 
 

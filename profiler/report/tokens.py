@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from profiler import tokens
+from profiler.charts.words import NA
 from profiler.figures import NOTE_SEPARATOR
 from profiler.report.sections import Section, View
-from profiler.report.table import NA, Row, Shown, number
+from profiler.report.table import Row, Shown, number
 
 
 def section(rows: Sequence[Row]) -> Section:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from profiler.charts.words import one_line
 from profiler.claims.judge import Level
 from profiler.claims.law import TWO_SIDED
 from profiler.claims.ledger import Block, Decision, Dropped, Look, Trial
 from profiler.report.ahead import duration
-from profiler.report.table import one_line
 
 OUTCOMES: dict[Decision, str] = {
     "go on": "going on",

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from profiler.report.table import NA, WHICH, Row, Shown, number, significant, with_interval
+from profiler.charts.words import NA, significant
+from profiler.report.table import WHICH, Row, Shown, number, with_interval
 
 
 def _of_ceiling(row: Row, column: str) -> str:

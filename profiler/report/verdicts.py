@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from profiler import search
+from profiler.charts.words import significant
 from profiler.client import Calibration
-from profiler.report.table import CLIENT_MARK, Row, load_text, significant
+from profiler.report.table import CLIENT_MARK, Row, load_text
 from profiler.search import Found
 from profiler.slo import Judged, limits
 from profiler.store import RunResult
@@ -141,9 +142,8 @@ def sampler_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     late = [row["sampler_late_s_max"] for row in rows if row["sampler_late_s_max"] is not None]
     if not cpu or not late:
         return []
-    return [
-        f"telemetry took at most {max(cpu):.1%} of a core; ticks late by at most {max(late) * 1e3:.2g} ms"
-    ]
+    worst = f"{max(late):.2g} s" if max(late) >= 1 else f"{max(late) * 1e3:.2g} ms"
+    return [f"telemetry took at most {max(cpu):.1%} of a core; ticks late by at most {worst}"]
 
 
 def calibration_lines(runs: Sequence[RunResult]) -> list[str]:

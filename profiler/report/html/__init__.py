@@ -1,0 +1,1 @@
+"""Documents of charts and tables → one self-contained HTML page."""
