@@ -4,7 +4,8 @@ what was made a second.
 A folder of run folders holds ``.figures.index``.  The file is used while program, catalog and the user's GPU
 sheet are those it was made with, and an entry of it while the files of its run have the sizes and times they
 had.  What is not so, or damaged, is made anew and written by one rename, with what others wrote meanwhile.
-Where nothing can be written it is made every time, as it is of runs that are not sealed.
+Where nothing can be written it is made every time, as it is of runs that are not sealed.  Of other parts of
+runs than the whole there are indices of their own (:class:`Kind`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from msgspec.structs import force_setattr
 from profiler import catalog, store
 from profiler.errors import StoreError
 from profiler.figures import Figures, of_run
+from profiler.store import RunResult
 
 FILE = ".figures.index"
 # Runs that are named one by one have no index made for them unless they are so many of one folder.
@@ -52,9 +54,24 @@ class Run(NamedTuple):
     figures: list[Figures]
 
 
+class Kind(NamedTuple):
+    """An index: the ``file`` in which a folder has it, and what it holds of a run, groups of load points.
+    ``groups`` is a function of a module, for other processes call it too."""
+
+    file: str
+    groups: Callable[[RunResult], list[list[Figures]]]
+
+
+def _whole(run: RunResult) -> list[list[Figures]]:
+    return [list(of_run(run))]
+
+
+WHOLE = Kind(FILE, _whole)
+
+
 class Entry(Struct, frozen=True, array_like=True):
-    """One run: ``state`` of its files when it was measured (empty: it was not sealed); ``body``, its Figures
-    in msgpack; ``check`` of all that."""
+    """One run: ``state`` of its files when it was measured (empty: it was not sealed); ``body``, its groups
+    of Figures in msgpack; ``check`` of all that."""
 
     name: str
     state: State
@@ -98,14 +115,23 @@ def runs(paths: Iterable[Path | str], progress: Progress | None = None, processe
     are forked from this, which must have no threads.  Raises InputError where a path holds no run, or one
     that cannot be read.
     """
+    return [Run(folder, found) for folder, (found,) in groups(paths, WHOLE, progress, processes)]
+
+
+def groups(
+    paths: Iterable[Path | str], kind: Kind, progress: Progress | None = None, processes: int = 1
+) -> list[tuple[str, list[list[Figures]]]]:
+    """The same of any kind of index: each run's folder and its groups of load points."""
     asked = [_asked(Path(path)) for path in paths]
     wanted: dict[str, dict[str, str]] = {}
     for each in asked:
         wanted.setdefault(each.home, {}).update(each.runs)
     whole = {each.home for each in asked if each.is_whole}
-    measure = partial(_all_measured, progress=progress, processes=processes)
-    found = {home: _entries(home, folders, home in whole, measure) for home, folders in wanted.items()}
-    listed: list[Run] = []
+    measure = partial(_all_measured, kind=kind, progress=progress, processes=processes)
+    found = {
+        home: _entries(home, folders, home in whole, measure, kind.file) for home, folders in wanted.items()
+    }
+    listed: list[tuple[str, list[list[Figures]]]] = []
     for each in asked:
         entries = found[each.home]
         own = sorted((entries[name] for name in each.runs), key=lambda entry: entry.unix_ns)
@@ -113,24 +139,27 @@ def runs(paths: Iterable[Path | str], progress: Progress | None = None, processe
     return listed
 
 
-def _read(entry: Entry, folder: str) -> Run:
+def _read(entry: Entry, folder: str) -> tuple[str, list[list[Figures]]]:
     """The Figures of an entry, named as the user named the run."""
     found = _DECODER.decode(entry.body)
-    for each in found:
-        force_setattr(each, "run", folder)
-        each.facts["run"] = folder
-    return Run(folder, found)
+    for group in found:
+        for each in group:
+            force_setattr(each, "run", folder)
+            each.facts["run"] = folder
+    return folder, found
 
 
-_DECODER = msgspec.msgpack.Decoder(list[Figures])
+_DECODER = msgspec.msgpack.Decoder(list[list[Figures]])
 
 
 # ------------------------------------------------------------------------------------- one folder
 
 
-def _entries(home: str, folders: dict[str, str], is_whole: bool, measure: Measure) -> dict[str, Entry]:
+def _entries(
+    home: str, folders: dict[str, str], is_whole: bool, measure: Measure, file: str
+) -> dict[str, Entry]:
     """The entries of these runs of a folder: those of its index that hold, the others measured."""
-    kept = _load(home)
+    kept = _load(home, file)
     found: dict[str, Entry] = {}
     stale: list[Task] = []
     for name, folder in folders.items():
@@ -146,32 +175,34 @@ def _entries(home: str, folders: dict[str, str], is_whole: bool, measure: Measur
             found[entry.name] = entry
             unsaved += bool(entry.state)
             if is_kept and unsaved == SAVE_EVERY:
-                _save(home, found)
+                _save(home, found, file)
                 unsaved = 0
     finally:
         if is_kept and unsaved:
-            _save(home, found)
+            _save(home, found, file)
     return found
 
 
-def _all_measured(tasks: Sequence[Task], progress: Progress | None, processes: int) -> Iterator[Entry]:
+def _all_measured(
+    tasks: Sequence[Task], kind: Kind, progress: Progress | None, processes: int
+) -> Iterator[Entry]:
     """What no index has, in any order."""
-    for done, entry in enumerate(_each_measured(tasks, processes), start=1):
+    for done, entry in enumerate(_each_measured(tasks, kind, processes), start=1):
         if progress is not None:
             progress(done, len(tasks))
         yield entry
 
 
-def _each_measured(tasks: Sequence[Task], processes: int) -> Iterator[Entry]:
+def _each_measured(tasks: Sequence[Task], kind: Kind, processes: int) -> Iterator[Entry]:
     if processes < 2 or len(tasks) < MANY:
-        yield from map(_measured, tasks)
+        yield from (_measured(task, kind) for task in tasks)
         return
     from multiprocessing import get_context
 
     with get_context("fork").Pool(processes, _leave_signals_alone) as pool:
         crew = _children()
         batches = [tasks[first : first + AT_ONCE] for first in range(0, len(tasks), AT_ONCE)]
-        found = pool.imap_unordered(_measured_elsewhere, batches)
+        found = pool.imap_unordered(partial(_measured_elsewhere, kind=kind), batches)
         for _ in batches:
             yield from msgspec.msgpack.decode(_next(found, crew), type=list[Entry])
 
@@ -204,14 +235,14 @@ def _leave_signals_alone() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _measured_elsewhere(tasks: Sequence[Task]) -> bytes:
-    return msgspec.msgpack.encode([_measured(task) for task in tasks])
+def _measured_elsewhere(tasks: Sequence[Task], kind: Kind) -> bytes:
+    return msgspec.msgpack.encode([_measured(task, kind) for task in tasks])
 
 
-def _measured(task: Task) -> Entry:
+def _measured(task: Task, kind: Kind) -> Entry:
     folder, name, state = task
     run = store.load(folder)
-    body = msgspec.Raw(msgspec.msgpack.encode(list(of_run(run))))
+    body = msgspec.Raw(msgspec.msgpack.encode(kind.groups(run)))
     unix_ns = run.manifest.unix_ns
     return Entry(name, state, unix_ns, body, _check(name, state, unix_ns, body))
 
@@ -239,10 +270,10 @@ def _state(folder: str) -> State:
 # --------------------------------------------------------------------------------------- the file
 
 
-def _load(home: str) -> dict[str, Entry]:
+def _load(home: str, file: str = FILE) -> dict[str, Entry]:
     """What the folder's index holds; nothing where there is none, or it is another program's or damaged."""
     try:
-        raw = memoryview(Path(home, FILE).read_bytes())
+        raw = memoryview(Path(home, file).read_bytes())
         if raw[:DIGEST_BYTES] != _made_with():
             return {}
         return {entry.name: entry for entry in msgspec.msgpack.decode(raw[DIGEST_BYTES:], type=list[Entry])}
@@ -250,15 +281,15 @@ def _load(home: str) -> dict[str, Entry]:
         return {}
 
 
-def _save(home: str, found: dict[str, Entry]) -> None:
+def _save(home: str, found: dict[str, Entry], file: str = FILE) -> None:
     """Write these entries and those of other runs that are still there; a failure costs time only."""
     own = [entry for entry in found.values() if entry.state]
     others = [
         entry
-        for name, entry in _load(home).items()
+        for name, entry in _load(home, file).items()
         if name not in found and os.path.exists(f"{home}/{name}/{store.MANIFEST}")
     ]
-    with suppress(StoreError), store.replacing(Path(home, FILE)) as beside:
+    with suppress(StoreError), store.replacing(Path(home, file)) as beside:
         beside.write_bytes(_made_with() + msgspec.msgpack.encode([*own, *others]))
 
 

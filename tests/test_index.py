@@ -241,11 +241,11 @@ def test_those_who_write_at_once_end_with_a_whole_index(results):
 def test_what_another_wrote_meanwhile_is_kept(results, monkeypatch):
     saved = index._save
 
-    def save(home, found):
+    def save(home, found, file):
         """Somebody measures the whole folder just before we write our part."""
         monkeypatch.setattr(index, "_save", saved)
         index.figures([results])
-        saved(home, found)
+        saved(home, found, file)
 
     index.figures([results])
     sealed(results, "d")

@@ -363,13 +363,13 @@ def test_a_file_with_the_id_of_a_shipped_claim_is_not_that_claim():
 
 def test_the_figures_of_many_runs_are_made_at_once(tmp_path, monkeypatch):
     runs, asked = both(tmp_path), []
-    made = index.runs
+    made = index.groups
 
-    def seen(paths, progress=None, processes=1):
+    def seen(paths, kind, progress=None, processes=1):
         asked.append((len(paths), processes))
-        return made(paths, progress, processes)
+        return made(paths, kind, progress, processes)
 
-    monkeypatch.setattr(index, "runs", seen)
+    monkeypatch.setattr(index, "groups", seen)
     found = docket.docket([claim(), claim(id="another")], runs, processes=7)
     assert [each for each in asked if each[0]] == [(4, 7)]
     assert found[0].findings[0].ratio is not None
