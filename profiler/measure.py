@@ -6,7 +6,7 @@
 
 How many windows a load gets is said beforehand (``measure.repeats``) or decided after each (``adaptive``).
 
-Three orders.  *Resident*: all engines stay up and the models alternate window by window, A B A B, so that
+Three orders.  *Resident*: all engines stay up and the models take turns window by window, A B B A, so that
 drift of the machine meets both alike; for machines where an idle engine costs nothing but memory.
 *Exclusive*: one engine at a time has the machine (a GPU's memory is not shared), the models alternate by
 repeat, and every repeat is a fresh engine start, the unit of replication that run-to-run variance asks for.
@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 from profiler import scenario
 from profiler.client import Calibration
 from profiler.errors import ProfilerError, StoreError
@@ -30,7 +32,7 @@ from profiler.loadgen.worker import LoadWorker
 from profiler.nvml import shared_load
 from profiler.prepare import Plan
 from profiler.schema import LoadPoint, Window
-from profiler.subject import Slot, Subject
+from profiler.subject import Slot, Sources, Subject
 
 if TYPE_CHECKING:
     from profiler.adaptive import Precision
@@ -39,8 +41,31 @@ if TYPE_CHECKING:
 CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
 
 
+class Ahead(Struct, frozen=True, kw_only=True):
+    """What is about to be measured: models by the names the watcher hears, their run folders, loads.
+
+    ``points`` are empty where a search chooses them; ``windows``: how many are to be held, at a guess where
+    they decide themselves, None of a search.  ``target_frac``: what half an interval is to come to, None
+    where the number of windows was asked for.
+    """
+
+    scenario: str
+    engine: str
+    models: tuple[str, ...]
+    folders: tuple[str, ...]
+    points: tuple[LoadPoint, ...]
+    windows: int | None
+    target_frac: float | None
+
+
 class Show(Protocol):
     """Who watches a run.  Called from the measuring process, never from the load generator's."""
+
+    def begin(self, ahead: Ahead) -> None:
+        """Nothing is started yet."""
+
+    def up(self, model: str, sources: Sources) -> None:
+        """An engine is up, and what it does is sampled."""
 
     def phase(self, model: str, text: str) -> None:
         """A step outside any window: an engine's start, sealing."""
@@ -53,6 +78,9 @@ class Show(Protocol):
     ) -> None:
         """A window is finished and safe on disk; ``left`` more are to come (None: a search does not know).
         ``known``: how well the load is known now, where that decides how many."""
+
+    def sealed(self, folders: Sequence[Path]) -> None:
+        """The run is over and whole."""
 
 
 def schedule(
@@ -86,6 +114,7 @@ def execute(plan: Plan, show: Show, worker: LoadWorker | None = None) -> list[Pa
         try:
             for number in range(len(plan.models)):
                 subjects.append(Subject(plan, number))
+            show.begin(_ahead(plan, subjects))
             worker = worker or stack.enter_context(LoadWorker())
             for slot in _slots(plan, subjects):
                 _one_window(subjects, slot, worker, show)
@@ -104,7 +133,21 @@ def execute(plan: Plan, show: Show, worker: LoadWorker | None = None) -> list[Pa
         finally:
             for subject in subjects:
                 subject.writer.close()
-    return [subject.writer.folder for subject in subjects]
+    folders = [subject.writer.folder for subject in subjects]
+    show.sealed(folders)
+    return folders
+
+
+def _ahead(plan: Plan, subjects: Sequence[Subject]) -> Ahead:
+    return Ahead(
+        scenario=plan.scenario.name,
+        engine=plan.settings[0].kind,
+        models=tuple(subject.name for subject in subjects),
+        folders=tuple(str(subject.writer.folder) for subject in subjects),
+        points=() if plan.scenario.search else tuple(scenario.points(plan.scenario)),
+        windows=_left(plan, subjects),
+        target_frac=plan.scenario.measure.target_ci_frac if plan.scenario.is_adaptive else None,
+    )
 
 
 def _slots(plan: Plan, subjects: list[Subject]) -> Iterator[Slot]:
@@ -164,7 +207,9 @@ def _one_window(subjects: list[Subject], slot: Slot, worker: LoadWorker, show: S
     def say(text: str) -> None:
         show.phase(subject.name, text)
 
-    subject.start(say, worker, is_alone=not any(other.is_up for other in subjects))
+    if not subject.is_up:
+        is_alone = not any(other.is_up for other in subjects)
+        show.up(subject.name, subject.start(say, worker, is_alone))
     subject.warm_up(slot, worker, say)
     window = subject.hold(slot, worker, lambda progress: show.progress(subject.name, slot, progress))
     known = subject.precision(slot.point) if subject.plan.scenario.is_adaptive else None

@@ -53,6 +53,37 @@ def complete_bytes(content: bytes) -> int:
     return content.rfind(b"\n") + 1
 
 
+class Tail:
+    """Follows a sample file that grows, from at most ``tail_bytes`` before its present end on; it need not be
+    there yet, or any more."""
+
+    def __init__(self, path: Path, tail_bytes: int) -> None:
+        self._path = path
+        self._at = 0
+        self.skip(tail_bytes)
+
+    def skip(self, tail_bytes: int) -> None:
+        """Go on at most so many bytes before the end: what is older is passed over."""
+        if not self._path.exists():
+            return
+        start = self._path.stat().st_size - tail_bytes
+        if start > self._at:
+            with self._path.open("rb") as file:
+                file.seek(start)
+                self._at = start + len(file.readline())  # where a line begins
+
+    def read(self) -> Iterator[Sample]:
+        """What was appended since the last time."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            content = file.read()
+        whole = content[: complete_bytes(content)]
+        self._at += len(whole)
+        yield from decode(whole)
+
+
 def read_samples(path: Path | str) -> Any:
     """The samples of a file as a pyarrow table: t_ns int64, source string, name string, value float64.
 

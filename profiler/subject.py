@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace as replace_struct
@@ -15,7 +16,7 @@ from profiler.errors import EngineError, InputError, LoadError, ProfilerError, S
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.worker import LoadWorker
 from profiler.prepare import PROBE_TIMEOUT_S, Plan
-from profiler.schema import Endpoint, LoadPoint, Model, Window
+from profiler.schema import Endpoint, EngineFacts, LoadPoint, Model, Window
 from profiler.settings import EngineSettings
 from profiler.telemetry import Sampler
 
@@ -34,6 +35,18 @@ class Slot(NamedTuple):
     repeat: int
     point: LoadPoint
     stretch: int = 1
+
+
+class Sources(NamedTuple):
+    """Where an engine that is up leaves its samples: the file, its name there, the boards it uses (UUIDs;
+    none on a CPU, None where it cannot tell which of those sampled).  ``reads_power``: whether what this
+    machine draws is drawn for it; ``is_made_up``: whether that is no hardware's."""
+
+    path: Path
+    name: str
+    gpus: tuple[str, ...] | None
+    reads_power: bool = True
+    is_made_up: bool = False
 
 
 class Subject:
@@ -122,11 +135,9 @@ class Subject:
     def _engine_start(self) -> int:
         return max(0, len(self.writer.manifest.starts_s) - 1)
 
-    def start(self, say: Callable[[str], None], worker: LoadWorker, is_alone: bool) -> None:
-        """Bring sampler and engine up, unless they are, and hold the idle baselines; those without an engine
-        once a run, and only where no other engine is up (``is_alone``)."""
-        if self.is_up:
-            return
+    def start(self, say: Callable[[str], None], worker: LoadWorker, is_alone: bool) -> Sources:
+        """Bring sampler and engine up and hold the idle baselines; those without an engine once a run, and
+        only where no other engine is up (``is_alone``).  What samples there are from now on."""
         plan = self.plan.scenario.telemetry
         with ExitStack() as stack:
             gpus = boards(self.settings, plan.devices)
@@ -159,6 +170,17 @@ class Subject:
             from profiler import baselines
 
             baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, engine.check)
+        return self._sources(engine.facts)
+
+    def _sources(self, engine: EngineFacts) -> Sources:
+        boards = [gpu.simulated for gpu in self.plan.host.gpus if gpu.uuid in engine.gpus]
+        return Sources(
+            path=self.writer.samples_path,
+            name=self.model.name,
+            gpus=None if engine.device == "none" and not engine.gpus else engine.gpus,
+            reads_power=engine.device != "remote",
+            is_made_up=any(boards or (each.made_up for each in self.writer.manifest.probes)),
+        )
 
     def _boards_read(self, gpus: tuple[str, ...]) -> tuple[str, ...]:
         """All boards of the machine, not the engine's alone: the host's energy is that of all of them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from msgspec import structs
 from profiler.conditions import EDGE_S, STEADY_C
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.worker import LoadWorker
-from profiler.samples import Sample, complete_bytes, decode
+from profiler.samples import Tail
 
 TEMPERATURE = "temperature_c"
 # Steady: over the last SPAN_S no board changed by STEADY_C.
@@ -59,13 +59,12 @@ class Thermometer:
     """Follows the temperatures of ``gpus`` (UUIDs) in a sample file that grows."""
 
     def __init__(self, path: Path, gpus: Container[str]) -> None:
-        self._path, self._gpus = path, gpus
-        self._at = _line_near(path, TAIL_BYTES) if path.exists() else 0
+        self._tail, self._gpus = Tail(path, TAIL_BYTES), gpus
         self._boards: dict[str, deque[tuple[float, float]]] = {}
 
     def read(self) -> bool:
         """Take in what was appended; whether any temperature has been seen so far."""
-        for sample in self._appended():
+        for sample in self._tail.read():
             if sample.name == TEMPERATURE and sample.source.removeprefix("gpu:") in self._gpus:
                 self._boards.setdefault(sample.source, deque()).append((sample.t_ns / 1e9, sample.value))
         return bool(self._boards)
@@ -85,24 +84,6 @@ class Thermometer:
         drifts = [_drift_c(readings) for readings in self._boards.values()]
         known = [drift for drift in drifts if drift is not None]
         return max(known) if known and len(known) == len(drifts) else None
-
-    def _appended(self) -> Iterator[Sample]:
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._at)
-            content = file.read()
-        whole = content[: complete_bytes(content)]
-        self._at += len(whole)
-        yield from decode(whole)
-
-
-def _line_near(path: Path, tail_bytes: int) -> int:
-    """Where a line begins, at most so many bytes before the end."""
-    with path.open("rb") as file:
-        start = max(0, path.stat().st_size - tail_bytes)
-        file.seek(start)
-        return start + len(file.readline()) if start else 0
 
 
 def _drift_c(readings: deque[tuple[float, float]]) -> float | None:

@@ -12,7 +12,7 @@ from profiler.loadgen.worker import LoadWorker
 from profiler.measure import schedule
 from profiler.prepare import without_secrets
 from profiler.progress import Quiet
-from profiler.schema import LoadPoint
+from profiler.schema import EngineFacts, LoadPoint, ProbeStatus
 from profiler.settings import EngineSettings
 from profiler.subject import Subject
 from profiler.windows import WindowView
@@ -111,6 +111,52 @@ def test_what_a_search_asks_next_is_held_next(subject):
     assert measure._left(subject.plan, [subject]) is None
     assert slot.point.requests_per_s > 5
     assert (slot.subject, slot.repeat) == (0, 0)
+
+
+def test_who_watches_is_told_what_is_ahead(subject):
+    """Two windows of the search are held."""
+    search = measure._ahead(subject.plan, [subject])
+    assert (search.models, search.engine, search.scenario) == (("sim",), "simulated", "smoke")
+    assert (search.points, search.windows, search.target_frac) == ((), None, None)
+    assert store.load(search.folders[0]).manifest.group == subject.plan.group
+    for repeats, windows, target in ((3, 6, None), (None, 6, 0.02)):
+        held = msgspec.structs.replace(subject.plan.scenario.measure, repeats=repeats)
+        load = msgspec.structs.replace(
+            subject.plan.scenario.load, mode="closed", concurrency=(1, 8), requests_per_s=()
+        )
+        changed = msgspec.structs.replace(subject.plan.scenario, search=None, measure=held, load=load)
+        subject.plan = msgspec.structs.replace(subject.plan, scenario=changed)
+        ahead = measure._ahead(subject.plan, [subject])
+        assert (ahead.points, ahead.windows, ahead.target_frac) == ((ONE, EIGHT), windows, target)
+
+
+FAKE = "NVIDIA H100 80GB HBM3 (simulated)"
+MADE_UP_RAPL = ProbeStatus(probe="rapl", usable=True, detail="made up, under x: package-0")
+
+
+@pytest.mark.parametrize(
+    ("facts", "gpus", "probes", "expected"),
+    [
+        ({"device": "cuda", "gpus": ("GPU-1",)}, (make.GPU,), (), (("GPU-1",), True, False)),
+        ({"device": "cuda", "gpus": ("GPU-1",)}, (make.GPU,), (MADE_UP_RAPL,), (("GPU-1",), True, False)),
+        (
+            {"device": "cuda", "gpus": ("GPU-1",)},
+            (msgspec.structs.replace(make.GPU, name=FAKE),),
+            (),
+            (("GPU-1",), True, True),
+        ),
+        ({"device": "cpu"}, (make.GPU,), (MADE_UP_RAPL,), ((), True, True)),
+        ({"device": "none"}, (), (), (None, True, False)),
+        ({"device": "remote"}, (), (), ((), False, False)),
+    ],
+)
+def test_where_the_samples_of_an_engine_are(subject, facts, gpus, probes, expected):
+    host = msgspec.structs.replace(subject.plan.host, gpus=gpus)
+    subject.plan = msgspec.structs.replace(subject.plan, host=host)
+    subject.writer.update(probes=probes)
+    found = subject._sources(EngineFacts(kind="x", version=None, **facts))
+    assert (found.path, found.name) == (subject.writer.samples_path, "sim")
+    assert (found.gpus, found.reads_power, found.is_made_up) == expected
 
 
 def test_the_busiest_window_and_what_streams_in_it(subject):

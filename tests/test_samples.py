@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.samples import COLUMNS, Sample, decode, encode, read_samples, series, sources
+from profiler.samples import COLUMNS, Sample, Tail, decode, encode, read_samples, series, sources
 
 SAMPLES = [
     Sample(10**15, "gpu:GPU-1", "power_w", 431.125),
@@ -65,3 +65,37 @@ def test_nothing_written_is_an_empty_table(tmp_path: Path, content: bytes | None
 def test_every_digit_survives(value: float) -> None:
     text = encode([Sample(1, "s", "n", value)]).split(b"\t")[-1]
     assert float(text) == value
+
+
+def many(count: int, start: int = 0) -> list[Sample]:
+    return [Sample(n, "gpu:GPU-1", "power_w", n / 7) for n in range(start, start + count)]
+
+
+@given(st.lists(st.integers(0, 400), max_size=6))
+def test_a_tail_reads_every_line_once_however_it_arrives(tmp_path_factory, cuts) -> None:
+    path = tmp_path_factory.mktemp("tail") / "samples"
+    tail, content, found = Tail(path, 1 << 20), encode(many(20)), []
+    assert list(tail.read()) == []  # it is not there yet
+    for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(content)], strict=True):
+        with path.open("ab") as file:
+            file.write(content[begin:end])
+        found += tail.read()
+    assert found == many(20)
+
+
+def test_a_tail_passes_over_what_is_old(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    path.write_bytes(encode(many(100)))
+    tail = Tail(path, 200)
+    first = list(tail.read())
+    assert 3 < len(first) < 10
+    assert first == many(100)[-len(first) :]
+    with path.open("ab") as file:
+        file.write(encode(many(100, 100)))
+    tail.skip(200)
+    late = list(tail.read())
+    assert late == many(200)[-len(late) :]
+    assert 3 < len(late) < 10
+    path.unlink()
+    tail.skip(200)
+    assert list(tail.read()) == []

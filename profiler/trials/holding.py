@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +28,10 @@ from profiler.claims.ledger import Block, Dropped, Held, Leg, Look, Trial
 from profiler.claims.nouns import Case, Ruling
 from profiler.errors import InputError, describe
 from profiler.loadgen.job import Progress
-from profiler.measure import Show, execute
+from profiler.measure import Ahead, Show, execute
 from profiler.prepare import Plan
 from profiler.schema import Window
-from profiler.subject import Slot
+from profiler.subject import Slot, Sources
 from profiler.trials import lots, pace
 from profiler.trials.asking import Outline
 from profiler.trials.decide import decide
@@ -230,6 +230,14 @@ class _Part:
     def _named(self, model: str) -> str:
         return f"{self._where} · {model}"
 
+    def begin(self, ahead: Ahead) -> None:
+        windows = None if ahead.windows is None else ahead.windows * (1 + self._legs_left)
+        names = tuple(map(self._named, ahead.models))
+        self._show.begin(replace(ahead, models=names, windows=windows))
+
+    def up(self, model: str, sources: Sources) -> None:
+        self._show.up(self._named(model), sources)
+
     def phase(self, model: str, text: str) -> None:
         self._show.phase(self._named(model), text)
 
@@ -242,6 +250,9 @@ class _Part:
         self._held += 1
         rest = None if left is None else left + self._legs_left * (self._held + left)
         self._show.window(self._named(model), slot, window, rest, known)
+
+    def sealed(self, folders: Sequence[Path]) -> None:
+        self._show.sealed(folders)
 
 
 # --------------------------------------------------------------------------------------------- a look

@@ -15,6 +15,7 @@ from profiler.claims import docket, ledger
 from profiler.claims.nouns import Grid
 from profiler.claims.nouns import Plan as TrialPlan
 from profiler.errors import EngineError, InputError
+from profiler.measure import Ahead
 from profiler.progress import Quiet
 from profiler.trials import holding
 from tests.trials import fake
@@ -251,6 +252,47 @@ def test_what_another_process_did_meanwhile_is_not_written_over(tmp_path, engine
         trials.hold(late, Quiet(), lambda *_: None)
     assert again.held == []
     assert ledger.read(ledger.path_of(tmp_path, ended)) == ended
+
+
+class Heard(Quiet):
+    """Keeps what it is told of what is ahead and of what is still to come."""
+
+    def __init__(self) -> None:
+        self.ahead, self.left = [], []
+
+    def begin(self, ahead):
+        self.ahead.append((ahead.models, ahead.windows))
+
+    def window(self, model, slot, window, left, known):
+        self.left.append((model, left))
+
+
+def test_who_watches_a_leg_hears_where_in_the_trial_it_is(tmp_path, engine, monkeypatch):
+    """Six blocks of two legs, a window each."""
+    put, heard = engine(1.5), Heard()
+    ahead = Ahead(
+        scenario="s",
+        engine="simulated",
+        models=("m",),
+        folders=("f",),
+        points=(),
+        windows=1,
+        target_frac=None,
+    )
+
+    def told(plan, show):
+        show.begin(ahead)
+        show.window("m", None, None, 0, None)
+        return put(plan, show)
+
+    monkeypatch.setattr(holding, "execute", told)
+    trials.hold(trials.outline(fake.asked(tmp_path)), heard, lambda *_: None)
+    assert heard.ahead[:3] == [
+        (("block 1 of 6 · m",), 12),
+        (("block 1 of 6 · m",), 11),
+        (("block 2 of 6 · m",), 10),
+    ]
+    assert heard.left[:3] == [("block 1 of 6 · m", 11), ("block 1 of 6 · m", 10), ("block 2 of 6 · m", 9)]
 
 
 def test_every_start_of_the_simulated_engine_has_another_seed_unless_one_is_said(
