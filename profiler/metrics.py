@@ -1,4 +1,4 @@
-"""RunResult → named Estimates, one set a load point.  Definitions: DESIGN section 4, docs/results.md.
+"""RunResult → named Estimates, one set a load point.  Definitions: DESIGN section 4, docs/metrics.md.
 
 Every rate, power and energy of a window shares its steady window.  Rates count what *arrives* inside it,
 whichever request it belongs to; which requests the latencies belong to is told in ``windows``.

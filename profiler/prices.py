@@ -12,7 +12,9 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,12 +51,25 @@ def usd_per_s(price: Price | None, gpus: int) -> float | None:
     return price.usd_per_hour * (gpus if price.per == "gpu" else 1) / 3600
 
 
+@contextmanager
+def as_of(day: datetime.date) -> Iterator[None]:
+    """Inside, prices are as old as they are on ``day``, so that what is said of them does not change."""
+    token = _DAY.set(day)
+    try:
+        yield
+    finally:
+        _DAY.reset(token)
+
+
+_DAY: ContextVar[datetime.date | None] = ContextVar("day", default=None)
+
+
 def age_note(price: Price, today: datetime.date | None = None) -> str | None:
     """A warning where a price is undated, of a day to come or seen more than :data:`OLD_DAYS` ago; None for
     one that was given without a date, which is the user's of today."""
     if price.date is None:
         return None
-    age = catalog.age_days(price.date, today or datetime.date.today())
+    age = catalog.age_days(price.date, today or _DAY.get() or datetime.date.today())
     if age is None:
         return f"the price is undated ({price.date})"
     if age < 0:

@@ -87,6 +87,27 @@ class Machine(Struct, frozen=True, kw_only=True):
         return f"{known}: {self.spec.gpu}, {self.spec.source}"
 
 
+class Ceilings(Struct, frozen=True, kw_only=True):
+    """What all devices of an engine together can read and multiply in a second; ``source``: whose word."""
+
+    bytes_per_s: float
+    flops_per_s: float
+    source: str
+
+
+def ceilings(run: RunResult) -> Ceilings:
+    """In the arithmetic of the run's model.  Raises InputError, with the way to get them, where they or the
+    model's config are not known."""
+    if run.manifest.model.config is None or run.manifest.engine.device not in ("cpu", "cuda"):
+        raise InputError("no model and no device of this engine is known whose work could be counted")
+    machine = _machine(run, arch.shape(run.manifest.model.config))
+    return Ceilings(
+        bytes_per_s=roofline.bytes_per_s(machine.spec) * machine.count,
+        flops_per_s=roofline.flops_per_s(machine.spec, _widths(run).compute) * machine.count,
+        source=machine.source,
+    )
+
+
 def of_point(run: RunResult, point: PointResult) -> Used:
     """Without ceilings only routing and coverage are known; a note says what is missing and what mends it."""
     manifest = run.manifest

@@ -20,7 +20,8 @@ from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError
 from profiler.loadgen.worker import LoadWorker
 from profiler.measure import Slot
-from profiler.progress import Quiet, precision_words
+from profiler.progress import Quiet
+from profiler.progress.words import precision_words
 from profiler.report import ahead, verdicts
 from profiler.schema import Endpoint, Estimate, LoadPoint
 from profiler.settings import Measure, Search
@@ -389,8 +390,8 @@ def test_what_was_reached_is_in_the_table(subjects):
 
 def test_progress_says_what_is_known_so_far():
     known = precision(ASKED, windows(*[100 * math.exp(x * 0.01) for x in (-1, 0, 1)]))
-    assert precision_words(known) == " · ±4.1% after 3 windows"
-    assert precision_words(precision(ASKED, windows(100.0))) == precision_words(None) == ""
+    assert precision_words(known.half_frac, known.windows) == "±4.1% after 3 windows"
+    assert precision_words(precision(ASKED, windows(100.0)).half_frac, 1) == ""
 
 
 # ------------------------------------------------------------------------------------------------ words

@@ -34,3 +34,8 @@ def test_help_imports_no_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: profile")
     assert done.stderr.strip() == "set()"
+
+
+def test_every_command_says_in_a_whole_line_what_it_does():
+    page = (Path(HELP) / "profile.txt").read_text()
+    assert "..." not in page.split("Commands:")[1]

@@ -34,9 +34,10 @@ RANKS = [
     {"prepare", "comparison", "doctor", "importing"},
     {"manifest", "plan", "gate", "frontier", "exporting"},
     {"subject", "claims"},
-    {"measure", "report"},
+    {"measure", "charts"},
+    {"report"},
     {"progress"},
-    {"trials"},
+    {"trials", "view"},
     {"api"},
     {"cli", "__init__"},
     {"__main__"},
@@ -59,7 +60,7 @@ READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "mem
 READ |= {"counters", "budget", "conditions", "site", "consumption", "roofline", "predict", "steps"}
 READ |= {"plan", "skew", "utilisation", "prices", "prefill", "alike", "figures", "gate", "scores"}
 READ |= {"adaptive", "claims", "replicas", "frontier", "tokens", "importing", "exporting", "index"}
-READ |= {"steadiness"}
+READ |= {"steadiness", "charts"}
 # What a plan needs of the measuring half: how long requests are, which nothing is measured for.
 PURE = {"workload"}
 HEAVY = {
@@ -75,6 +76,10 @@ HEAVY = {
     "ray",
     "huggingface_hub",
     "ruptures",
+    "jinja2",
+    "vl_convert",
+    "starlette",
+    "uvicorn",
 }
 # Modules that only ever run in a child process of their own.
 CHILDREN = {

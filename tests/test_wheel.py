@@ -68,3 +68,11 @@ def test_the_reading_half_works_without_torch(elsewhere, tmp_path):
     run.seal()
     (row,) = json.loads(elsewhere_run(elsewhere, "compare", str(run.folder), "--format", "json"))
     assert row["output_tokens_per_s"] == pytest.approx(25)
+
+
+def test_a_report_finds_its_templates_and_scripts(elsewhere, tmp_path):
+    run = make.writer(tmp_path, [make.steady(0, 10.0)])
+    run.seal()
+    page = tmp_path / "report.html"
+    assert "figures" in elsewhere_run(elsewhere, "report", str(run.folder), "-o", str(page))
+    assert "</html>" in page.read_text()

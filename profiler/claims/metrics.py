@@ -137,7 +137,7 @@ _COMPUTED = (
 
 @cache
 def known() -> dict[str, Metric]:
-    """Every metric a claim may name, by name: those of runs are columns of the table (docs/results.md)."""
+    """Every metric a claim may name, by name: those of runs are columns of the table (docs/metrics.md)."""
     names = [name for name in ESTIMATES if name not in WITHOUT_DIRECTION | _OF_NO_LOAD]
     return {each.name: each for each in (*map(_of_runs, names), *_COMPUTED)}
 

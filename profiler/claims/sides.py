@@ -288,7 +288,7 @@ def setting(pair: Pair) -> Setting:
     """Where a pair is judged, in words."""
     manifest = pair.subject.manifest
     known, used = dict(pair.subject.place), boards(manifest)
-    driver = f" (driver {known['driver']})" if used else ""
+    driver = f" (driver {known['driver']})" if used and not manifest.imported else ""
     gpus = f"{len(used)} × {alike.gpu_name(pair.subject.starts[0].run)}" if used else None
     cpu = f"{known['CPU']}, {known['cores']} cores"
     remote = manifest.engine.device == "remote"

@@ -27,9 +27,12 @@ from profiler.cli import (
     gate,
     imports,
     plan,
+    plot,
+    report,
     run,
     tokens,
     trials,
+    view,
 )
 from profiler.cli.base import INTERRUPTED, say, write
 from profiler.errors import EngineError, ProfilerError
@@ -106,6 +109,9 @@ app.command(cls=gate.Command)(gate.gate)
 app.command()(export.export)
 app.command(context_settings=TAKES_MORE)(plan.plan)
 app.command(context_settings=TAKES_MORE)(frontier.frontier)
+app.command()(report.report)
+app.command()(plot.plot)
+app.command()(view.view)
 app.command()(tokens.tokens)
 app.command()(claims.claims)
 app.command("claims run")(trials.run_trial)

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,11 @@ from profiler.errors import InputError, nearest
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from profiler.charts.nouns import Chart
+    from profiler.charts.theme import Theme
+
 FAILED, UNDECIDED, INTERRUPTED = 1, 3, 130
+SAY_EVERY_S = 2.0
 PIPED_WIDTH = 200  # a pipe has no width: no cell is folded
 
 Models = Annotated[
@@ -53,16 +58,31 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+class Progress:
+    """Says now and then how far the figures are that no index holds yet."""
+
+    def __init__(self) -> None:
+        self._begin = self._said = perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = perf_counter()
+        if done and now - self._said > SAY_EVERY_S:
+            self._said = now
+            left_s = (now - self._begin) / done * (total - done)
+            say(f"reading runs for the first time: {done:,} of {total:,}, about {left_s:.0f} s left")
+
+
 def write(text: str) -> None:
     """The result, or a part of it."""
     sys.stdout.write(text)
 
 
 def console() -> Console:
-    """Where tables are printed: as wide as the terminal, and a pipe takes any width."""
+    """Where tables are printed: as wide as the terminal, and a pipe takes any width.  A model's name is its
+    name: ``sim:b:`` is no emoji."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, emoji=False)
 
 
 def limits(words: list[str], command: Any, middle: str | None = None) -> dict[str, str]:
@@ -107,3 +127,27 @@ def promised(words: Sequence[Path], context: typer.Context) -> tuple[list[Path],
     }
     slo.limits(found)
     return folders, found
+
+
+def figure_file(out: Path | None, option: str) -> None:
+    """Raises InputError for a file that no figure can be written to; None is no file."""
+    if out is None:
+        return
+    from profiler.charts.drawing import SUFFIXES
+
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{option} {out}: its ending says what is written: {', '.join(SUFFIXES)}")
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise InputError(
+            f"{option} {out}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}"
+        )
+
+
+def write_figure(chart: Chart, out: Path, theme: Theme = "light", width: int = 760) -> None:
+    """Drawn in memory, then written whole or not at all."""
+    from profiler import store
+    from profiler.charts import drawing
+
+    data = drawing.encoded(chart, out.suffix.lower(), theme, width)
+    with store.replacing(out) as beside:
+        beside.write_bytes(data)

@@ -18,7 +18,7 @@ def list_catalog(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Show the catalog: models, scenarios and GPUs, prices with their age and doubts, grids, claims."""
+    """Show the catalog: models, scenarios, GPUs, prices, grids, scores and claims."""
     from profiler.report import listing
 
     if what not in listing.LISTINGS:

@@ -107,8 +107,8 @@ def _record(path: Path, rulings: Sequence[Ruling], runs: Sequence[RunResult], co
 
 def _verify(path: Path, runs: Sequence[RunResult]) -> None:
     """Raises Exit (1) where the runs no longer say what the record does."""
+    from profiler.charts.words import one_line
     from profiler.claims import recheck
-    from profiler.report.table import one_line
 
     found = recheck.verify(path, runs)
     for line in (*found.differences, *found.notes):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,11 +13,11 @@ from profiler.cli.base import (
     UNDECIDED,
     Basis,
     PriceText,
+    Progress,
     Pue,
     TermWords,
     Utilization,
     console,
-    say,
     write,
 )
 from profiler.errors import InputError, nearest
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 MOST_ROWS = 100
 # What is said of single runs (searches, limits, routing) is said of so many at most.
 MOST_RUNS = 24
-SAY_EVERY_S = 2.0
 SHOWS = ("cost", "split", "memory", "routing")
 
 
@@ -97,7 +95,7 @@ def _cost(paths: Sequence[Path], form: str, question: Question) -> None:
     from profiler import comparison, index
     from profiler.report import csv_text, page
 
-    found = index.runs(paths, _Progress(), os.cpu_count() or 1)
+    found = index.runs(paths, Progress(), os.cpu_count() or 1)
     answer = comparison.answer([each for run in found for each in run.figures], question)
     if form in ("csv", "json"):
         rows = (line.row() for line in answer.lines)
@@ -113,20 +111,6 @@ def _cost(paths: Sequence[Path], form: str, question: Question) -> None:
         write(page.markdown(shown, told, asked))
     else:
         page.show(shown, told, console(), asked)
-
-
-class _Progress:
-    """Says now and then how far the figures are that no index holds yet."""
-
-    def __init__(self) -> None:
-        self._begin = self._said = perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = perf_counter()
-        if done and now - self._said > SAY_EVERY_S:
-            self._said = now
-            left_s = (now - self._begin) / done * (total - done)
-            say(f"reading runs for the first time: {done:,} of {total:,}, about {left_s:.0f} s left")
 
 
 def _runs_behind(lines: Sequence[Line], found: Sequence[Run]) -> list[RunResult]:

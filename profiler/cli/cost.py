@@ -49,9 +49,9 @@ def cost(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv (of one --show), md or json.")] = "table",
 ) -> None:
-    """Say what input, cached and output tokens cost, what a request and a solved task cost, at which load a
-    latency promise is kept, against an API, and where the verdict flips.
+    """Say what tokens, requests and solved tasks cost, and when the answer changes.
 
+    Input, cached and output tokens apart, at the load that keeps a latency promise, against an API.
     Limits on latency are given as --slo-METRIC-QUANTILE LIMIT: --slo-ttft-p99 500ms --slo-tpot-p99 50ms.
     """
     from profiler import index, scores, store

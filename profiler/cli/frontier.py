@@ -33,8 +33,9 @@ def frontier(
     terms: TermWords = None,
     form: Annotated[str, typer.Option("--format", help="table, csv (the frontier), md or json.")] = "table",
 ) -> None:
-    """Say which models no other beats in both cost and quality, how surely, and which are equally good.
+    """Say which models no other beats in both cost and quality, and how surely.
 
+    Models are equally good only by an equivalence test.
     Each model's cost is taken at the highest load that keeps --slo-METRIC-QUANTILE LIMIT, as in profile cost.
     """
     from profiler import frontier as found

@@ -51,12 +51,15 @@ def gate(
     markdown: Annotated[Path | None, typer.Option(help="Write a summary for pull requests.")] = None,
     form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
-    """Fail (1) on a regression beyond noise; 0 where there is none, 3 where the runs cannot tell."""
+    """Fail on a regression beyond noise.
+
+    Exit code: 0 there is none, 1 there is one, 3 the runs cannot tell.
+    """
     from profiler import gate as gating
     from profiler import store
+    from profiler.charts.words import one_line
     from profiler.gate import limits
     from profiler.report import gate as report
-    from profiler.report.table import one_line
 
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format{nearest(form, FORMATS)}")

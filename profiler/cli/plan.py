@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler.cli.base import Overrides, console, limits, write
+from profiler.cli.base import Overrides, console, figure_file, limits, write, write_figure
 from profiler.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from profiler.plan import Plan
+
+Learned = Annotated[
+    list[Path] | None, typer.Option(help="Sealed runs that the prediction learns from; repeatable.")
+]
+Figure = Annotated[
+    Path | None, typer.Option(help="Draw the first map of a MoE and a rival: to a .svg, .png or .csv file.")
+]
 
 
 def plan(
@@ -35,14 +45,13 @@ def plan(
     metric: Annotated[
         str, typer.Option(help="What the map of a MoE and its rivals compares: speed, energy or cost.")
     ] = "speed",
-    calibrate: Annotated[
-        list[Path] | None, typer.Option(help="Sealed runs that the prediction learns from; repeatable.")
-    ] = None,
+    calibrate: Learned = None,
+    plot: Figure = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, md or json.")] = "table",
 ) -> None:
-    """Predict fit, speed, energy and cost on GPUs that are not at hand, with 90 % intervals; and where a MoE
-    beats its dense rivals.
+    """Predict fit, speed, energy and cost on GPUs that are not at hand.
 
+    With 90 % intervals, and a map of where a MoE beats its dense rivals.
     Limits on latency are given as --slo-METRIC LIMIT, for the request in the middle, or --slo-METRIC-QUANTILE
     LIMIT: --slo-ttft 500ms --slo-tpot-p99 50ms.  Metrics: ttft, itl, tpot, e2e.
     """
@@ -51,6 +60,7 @@ def plan(
 
     if form not in report.FORMATS:
         raise InputError(f"--format {form}: no such format{nearest(form, report.FORMATS)}")
+    figure_file(plot, "--plot")
     found = planner.answer_all(
         planner.Request(
             models=model or (),
@@ -65,7 +75,18 @@ def plan(
             calibrate=calibrate or (),
         )
     )
+    _draw(found, plot)
     if form == "table":
         report.show(found, console())
     else:
         write(report.TEXTS[form](found))
+
+
+def _draw(found: Plan, out: Path | None) -> None:
+    if out is None:
+        return
+    from profiler.charts import crossover
+
+    if not found.maps:
+        raise InputError("--plot: a map takes a MoE and a dense model that fit on as many GPUs of one kind")
+    write_figure(crossover.of_map(found.maps[0]), out)

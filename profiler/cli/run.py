@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from profiler.loadgen.worker import LoadWorker
     from profiler.prepare import Plan
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print folders and rows as JSON.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print folders and rows as JSON; to a stderr that is no terminal, events."),
+]
 IsQuiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -80,7 +83,7 @@ def run(
         max_failed=max_failed,
     )
     with LoadWorker() as worker:  # it gets ready while we do
-        folders = _measure(prepare.prepare(request, worker.ask), worker, quiet)
+        folders = _measure(prepare.prepare(request, worker.ask), worker, quiet, as_json)
     _report(folders, as_json, quiet)
 
 
@@ -92,21 +95,23 @@ def resume(
     """Complete an interrupted run, and those it was interleaved with, as it was begun."""
     from profiler import prepare
 
-    _report(_measure(prepare.resume(folder), None, quiet), as_json, quiet)
+    _report(_measure(prepare.resume(folder), None, quiet, as_json), as_json, quiet)
 
 
-def _measure(plan: Plan, worker: LoadWorker | None, quiet: bool) -> list[Path]:
+def _measure(plan: Plan, worker: LoadWorker | None, quiet: bool, as_json: bool = False) -> list[Path]:
     """Do what was planned; the sealed folders."""
     from profiler.measure import execute
     from profiler.progress import watcher
     from profiler.report import ahead
 
-    for note in plan.notes:
-        say(note)
-    for line in () if quiet or plan.resumed else ahead.precision_asked(plan.scenario, len(plan.models)):
-        say(line)
     try:
-        with watcher(quiet) as show:
+        with watcher(quiet, as_json=as_json) as show:
+            for note in plan.notes:
+                show.note(note)
+            for line in (
+                () if quiet or plan.resumed else ahead.precision_asked(plan.scenario, len(plan.models))
+            ):
+                show.note(line)
             return execute(plan, show, worker)
     except BaseException:
         _say_kept(plan.out, plan.group)

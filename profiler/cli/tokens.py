@@ -43,7 +43,7 @@ def tokens(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, md or json.")] = "table",
 ) -> None:
-    """Count the tokens of the same text in several languages, and what 1,000 words cost in each."""
+    """Count the tokens, and their cost, of the same text in several languages."""
     from profiler import tokens as counted
     from profiler.report import sections
     from profiler.report import tokens as report

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import typer
 
 from profiler.cli.base import Overrides, PriceText, console, say, write
 from profiler.cli.claims import exit_code
+from profiler.cli.run import IsQuiet
 from profiler.errors import InputError
 
 if TYPE_CHECKING:
     from profiler.claims.ledger import Trial
+    from profiler.claims.nouns import Ruling
+    from profiler.progress import Watcher
     from profiler.trials import Event, Outline
+
+    Known = Event | Literal["begun", "ended"]
 
 BLOCKS_SHOWN = 8
 
@@ -38,10 +45,15 @@ def run_trial(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that takes run folders and records.")] = Path("results"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and start nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the ruling as JSON; to a stderr that is no terminal, events."),
+    ] = False,
+    quiet: IsQuiet = False,
 ) -> None:
-    """Try a claim: both sides in random blocks, a fresh engine start each, judged at planned looks.
+    """Put a claim on trial: measure both sides in random blocks of fresh starts.
 
+    It is judged at planned looks, so that stopping early is no error.
     The same words go on with a trial that was interrupted.  A field of one side alone is set by
     --set subject.FIELD=… or --set baseline.FIELD=….  Exit code: 0 supported, 1 refuted or direction only,
     3 anything else.
@@ -65,67 +77,96 @@ def run_trial(
             seed=seed,
         )
     )
-    _announce(found, dry_run)
     if not dry_run:
-        _show(_hold(found, quiet), out)
+        _show(*_hold(found, quiet, as_json), as_json)
+    elif as_json:
+        write(msgspec.json.encode(found.trial).decode() + "\n")
+    else:
+        _plan(found)
 
 
-def _announce(found: Outline, dry_run: bool) -> None:
+def _announce(found: Outline, tell: Callable[[str], None], note: Callable[[str], None]) -> None:
     from profiler import trials
     from profiler.report import trials as report
 
-    for note in found.notes:
-        say(note)
-    tell = (lambda text: write(f"{text}\n")) if dry_run else say
+    for each in found.notes:
+        note(each)
     trial = found.trial
     left_s = trials.left_s(trial, trial.most - trial.starts)
     for line in report.announced(trial) if found.is_new else report.resumed(trial, left_s):
         tell(line)
-    if dry_run and trial.status == "open":
-        for line in report.in_order(trials.blocks(trial)[:BLOCKS_SHOWN]):
-            tell(line)
 
 
-def _hold(found: Outline, quiet: bool) -> Trial:
+def _plan(found: Outline) -> None:
+    """What a trial takes, and its order."""
+    from profiler import trials
+    from profiler.report import trials as report
+
+    _announce(found, lambda text: write(f"{text}\n"), say)
+    if found.trial.status == "open":
+        for line in report.in_order(trials.blocks(found.trial)[:BLOCKS_SHOWN]):
+            write(f"{line}\n")
+
+
+def _hold(found: Outline, quiet: bool, as_json: bool) -> tuple[Trial, Ruling]:
     from profiler import trials
     from profiler.claims import ledger
     from profiler.progress import watcher
 
+    path = ledger.path_of(found.results, found.trial)
     try:
-        with watcher(quiet, starts=True) as show:
-            return trials.hold(found, show, _tell if not quiet else _say_nothing)
+        with watcher(quiet, starts=True, as_json=as_json) as show:
+            _announce(found, show.note, show.note)
+            tell = _teller(show, path)
+            tell("begun", found.trial)
+            trial = trials.hold(found, show, tell)
+            ruling = trials.ruling(found.results, trial)
+            tell("ended", trial, ruling.verdict)
+            return trial, ruling
     except BaseException as error:
-        path = ledger.path_of(found.results, found.trial)
         if path.exists() and not isinstance(error, InputError):  # which says itself what to do
             say(f"the trial so far is in {path}; the same command goes on with it")
         raise
 
 
-def _say_nothing(_event: Event, _trial: Trial) -> None: ...
+def _teller(show: Watcher, path: Path) -> Callable[..., None]:
+    """How it is said what has happened: as events, in words, or not at all."""
+    from profiler.progress import Quiet
+    from profiler.progress.events import Events
+
+    def tell(event: Known, trial: Trial, verdict: str | None = None) -> None:
+        if isinstance(show, Events):
+            show.trial(event, trial, path, verdict)
+        elif not isinstance(show, Quiet):
+            for line in _words(event, trial):
+                show.note(line)
+
+    return tell
 
 
-def _tell(event: Event, trial: Trial) -> None:
+def _words(event: Known, trial: Trial) -> Iterator[str]:
     from profiler import trials
     from profiler.report import trials as report
 
     if event == "block":
         *_, last = report.in_order(trial.blocks)
-        say(last)
+        yield last
     elif event == "held" and not trial.blocks[-1].left and trial.starts < trial.most:
-        say(report.pace(trial, trials.left_s(trial, trial.most - trial.starts)))
+        yield report.pace(trial, trials.left_s(trial, trial.most - trial.starts))
     elif event == "dropped":
-        say(report.dropped(trial.dropped[-1]))
+        yield report.dropped(trial.dropped[-1])
     elif event == "look":
-        say(report.looked(trial, trial.looks[-1]))
+        yield report.looked(trial, trial.looks[-1])
 
 
-def _show(trial: Trial, out: Path) -> None:
-    from profiler import trials
+def _show(trial: Trial, found: Ruling, as_json: bool) -> None:
     from profiler.report import claims as claims_report
     from profiler.report import trials as report
 
-    found = trials.ruling(out, trial)
-    claims_report.show([found], console(), in_detail=True)
+    if as_json:
+        write(claims_report.as_json([found]))
+    else:
+        claims_report.show([found], console(), in_detail=True)
     say(report.ended(trial))
     if code := exit_code([found.verdict]):
         raise typer.Exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # Number formats of the same weights: the score of the weights as released stands for them, and it is said.
 FORMAT = re.compile(r"-(fp8|bf16|awq|gptq-int[48]|nvfp4|mxfp4|int[48])$")
@@ -23,6 +24,7 @@ def without_format(name: str) -> str | None:
     return plain if plain != name.lower() else None
 
 
+@cache
 def _parts(name: str) -> tuple[str, str]:
     """Maker, or nothing, and model; the folders above a local model are no maker."""
     text = name.strip().lower().rstrip("/").replace(" ", "-")

@@ -155,12 +155,18 @@ def _prefill(quantity: Quantity, alone: Held, standing: Standing) -> Spread:
     return fit.jackknife(lambda kept: np.array([rows.quantity[kept].sum() / inputs[kept].sum()]), groups)
 
 
+def _vain(held: Held) -> str:
+    return f"in {held.name} part of every window went to requests that never got a token"
+
+
 def _decode(quantity: Quantity, held: Held, prefill: Spread, standing: Standing) -> Spread:
     """What is left for a decode token when the prompts are paid; the error of that payment is part of its
     own, degrees of freedom by Welch and Satterthwaite (Biometrics Bull. 2, 1946)."""
     import numpy as np
 
     rows, groups = _parts(quantity, held, standing)
+    if not rows.tokens[:, 1].any():
+        raise _UndecidedError(_vain(held))
     per_input = float(prefill.values[0])
 
     def estimate(kept: Flags) -> Floats:
@@ -298,6 +304,8 @@ def _shares(
 ) -> tuple[float, float, float, float]:
     """Input, decoding, standing by and the rest, as parts of all that this load's windows took."""
     spent = float(_rows(quantity, at.wholes, Standing()).quantity.sum())
+    if spent <= 0:
+        raise _UndecidedError(_vain(at))
     inputs = figures[0].value * at.total("input_tokens") / spent
     outputs = figures[1].value * at.total("decode_tokens") / spent
     idle = standing.watts * at.total("span_s") / spent if quantity == "energy" else 0.0

@@ -315,3 +315,16 @@ def test_the_price_of_the_run_is_used(runs, tmp_path):
     assert of(split.rows([run]), "cost", "regression")["per_output_token"] == pytest.approx(
         DECODE_S / 1000, rel=0.03
     )
+
+
+def test_where_every_window_held_failures_nothing_is_divided(tmp_path):
+    """What such requests took of the engine is unknown, so no whole is left to compare the parts with."""
+    held, records = make.steady(0, 10.0)
+    vain = make.request(
+        0, len(records), 10.0, first_ns=None, last_ns=None, done_ns=20 * make.S, arrivals_ns=[],
+        arrival_tokens=[], output_tokens=0, outcome="first_token_timeout",
+    )  # fmt: skip
+    make.writer(tmp_path, [(held, [*records, vain])]).seal()
+    row = of(split.rows([store.load(tmp_path / "run")]), "engine time", "separate points")
+    assert (row["per_output_token"], row["remainder_frac"]) == (None, None)
+    assert "requests that never got a token" in row["undecided"]
