@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -36,7 +36,7 @@ SAVE_EVERY = 1000
 # So many runs are worth starting further processes for.
 MANY = 64
 AT_ONCE = 8
-LOOK_EVERY_S = 1.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 FILES = (store.MANIFEST, store.REQUESTS, store.TELEMETRY, store.ROUTING)
 DIGEST_BYTES = 16
 PACKAGE = Path(__file__).resolve().parent
@@ -197,42 +197,32 @@ def _each_measured(tasks: Sequence[Task], kind: Kind, processes: int) -> Iterato
     if processes < 2 or len(tasks) < MANY:
         yield from (_measured(task, kind) for task in tasks)
         return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    with get_context("fork").Pool(processes, _leave_signals_alone) as pool:
-        crew = _children()
+    pool = ProcessPoolExecutor(processes, get_context("fork"), _end_with_parent, (os.getpid(),))
+    try:
         batches = [tasks[first : first + AT_ONCE] for first in range(0, len(tasks), AT_ONCE)]
-        found = pool.imap_unordered(partial(_measured_elsewhere, kind=kind), batches)
-        for _ in batches:
-            yield from msgspec.msgpack.decode(_next(found, crew), type=list[Entry])
+        for done in as_completed([pool.submit(_measured_elsewhere, each, kind) for each in batches]):
+            yield from msgspec.msgpack.decode(done.result(), type=list[Entry])
+    except BrokenProcessPool:
+        raise StoreError("a process that read runs was killed: is memory short? try again") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _next(found: Any, crew: set[int | None]) -> bytes:
-    """A pool waits for ever for what a process had that was killed."""
-    from multiprocessing import TimeoutError as NothingYet
-
-    while True:
-        try:
-            raw: bytes = found.next(timeout=LOOK_EVERY_S)
-        except NothingYet:
-            if not crew <= _children():
-                raise StoreError("a process that read runs was killed: is memory short? try again") from None
-        else:
-            return raw
-
-
-def _children() -> set[int | None]:
-    from multiprocessing import active_children
-
-    return {each.pid for each in active_children()}
-
-
-def _leave_signals_alone() -> None:
-    """The one who waits for this process hears them."""
+def _end_with_parent(parent: int) -> None:
+    """The one who waits for this process hears the signals of a terminal; killed, it can tell nobody."""
     import signal
+    from ctypes import CDLL
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if os.uname().sysname == "Linux":
+        CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed meanwhile
+        os._exit(1)
 
 
 def _measured_elsewhere(tasks: Sequence[Task], kind: Kind) -> bytes:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 
+import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -290,9 +294,25 @@ def test_a_killed_process_is_said(results, monkeypatch):
 
     monkeypatch.setattr(index, "of_run", of_run)
     monkeypatch.setattr(index, "MANY", 2)
-    monkeypatch.setattr(index, "LOOK_EVERY_S", 0.05)
     with pytest.raises(StoreError, match="was killed"):
         index.runs([results], processes=2)
+
+
+def test_no_process_outlives_one_that_was_killed(results):
+    code = """
+import sys, time
+from profiler import figures, index
+index.MANY = 2
+index.of_run = lambda run: time.sleep(60)
+index.runs([sys.argv[1]], processes=2)
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(results)]) as process:
+        limit = time.monotonic() + 20.0
+        while len(children := psutil.Process(process.pid).children()) < 2 and time.monotonic() < limit:
+            time.sleep(0.02)
+        process.kill()
+    assert len(children) == 2
+    assert psutil.wait_procs(children, timeout=10.0)[1] == []
 
 
 def test_a_damaged_run_is_named(results):

@@ -17,6 +17,7 @@ from profiler.workload import extent
 BUILT_IN = {
     *("smoke", "trio", "chat", "summarize", "code", "reasoning", "batch", "prefill"),
     *("open", "bursty", "ramp", "replay", "conversation", "mix", "shared-prefix", "decode", "split"),
+    "advantage",
 }
 
 GOOD = """

@@ -9,11 +9,12 @@ globalThis.tables = (() => {
     return isTie && Number(up.at(-1)) % 2 ? (value - Math.sign(value) * 0.5 * 10 ** -places).toFixed(places) : up;
   }
 
-  /** Three significant digits, no exponent, thousands apart: as `significant` in report/table.py. */
+  /** Three significant digits, no exponent, thousands apart: as `significant` in charts/words.py. */
   function significant(value, digits = 3) {
     if (value === null || value === undefined) return "n/a";
     if (value === 0) return "0";
-    const places = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
+    const rounded = Math.abs(Number(value.toExponential(digits - 1)));
+    const places = Math.max(0, digits - 1 - Math.floor(Math.log10(rounded)));
     const [whole, part] = fixed(value, places).split(".");
     const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
     return part ? `${grouped}.${part}` : grouped;
