@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ LONGEST_ANSWER_S = 0.5
 INPUT_TOKENS = 128
 FEWEST_REQUESTS = 5
 FEWEST_GAPS = 50
+# Another run's calibration stands for this one's when it was done lately and at a load at least as hard, but
+# for the scatter of rates, and no more than twice as hard.
+FRESH_S, AS_HARD = 3600.0, (0.9, 2.0)
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -57,15 +61,27 @@ def calibrate(
     """Measure the load generator at about this rate, in a steady window of at least ``seconds``.
 
     Answers are shorter than ``tokens_per_answer`` where they would take more than half a second.  Server and
-    client get a core each where there are two.  A ``worker`` that already runs keeps to its core from then
-    on; without one a load process is started.  Raises LoadError when no steady window came about,
-    EngineError when the metronome fails; nothing it started outlives the call.
+    client get a core each where there are two.  Without a ``worker`` that already runs a load process is
+    started.  Raises LoadError when no steady window came about, EngineError when the metronome fails; nothing
+    it started outlives the call.
     """
     if worker is not None:
-        worker.keep_to(_cores()[1])
-        return calibrate_worker(worker, chunks_per_s, concurrency, seconds, tokens_per_answer)
+        with worker.kept_to(_cores()[1]):
+            found = calibrate_worker(worker, chunks_per_s, concurrency, seconds, tokens_per_answer)
+        worker.calibrations.append((time.monotonic(), found))
+        return found
     with load_process() as own:
         return calibrate_worker(own, chunks_per_s, concurrency, seconds, tokens_per_answer)
+
+
+def earlier(worker: LoadWorker, chunks_per_s: float, concurrency: int) -> Calibration | None:
+    """The latest calibration of ``worker`` that stands for one at this load, if there is any."""
+    least, most = AS_HARD
+    for when_s, found in reversed(worker.calibrations):
+        loads = (found.chunks_per_s / chunks_per_s, found.concurrency / concurrency)
+        if time.monotonic() - when_s < FRESH_S and all(least <= each <= most for each in loads):
+            return found
+    return None
 
 
 def calibrate_worker(

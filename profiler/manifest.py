@@ -11,6 +11,7 @@ from msgspec.structs import replace as replace_struct
 from profiler import __version__, routing_pass, scenario
 from profiler.prepare import Plan, without_secrets
 from profiler.schema import SCHEMA_VERSION, EngineFacts, Manifest, Memory
+from profiler.settings import Scenario
 
 MAX_NAME = 60
 
@@ -19,12 +20,10 @@ def of(plan: Plan, number: int) -> Manifest:
     """That of the ``number``-th model of ``plan``, as it stands before anything was started."""
     model, settings = plan.models[number], plan.settings[number]
     utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    asked = replace_struct(plan.scenario, engine=without_secrets(plan.scenario.engine))
-    digest = scenario.digest(asked)
-    own = hashlib.sha256(f"{digest} {plan.group} {number}".encode()).hexdigest()
+    asked = _told(plan.scenario)
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        run_id=f"{in_a_path(model.name)}-{in_a_path(plan.scenario.name)}-{utc}-{own[:8]}",
+        run_id=f"{in_a_path(model.name)}-{in_a_path(plan.scenario.name)}-{utc}-{own_hash(plan, number)}",
         group=plan.group,
         tool_version=__version__,
         status="running",
@@ -33,7 +32,7 @@ def of(plan: Plan, number: int) -> Manifest:
         unix_ns=time.time_ns(),
         clock_ns=time.perf_counter_ns(),
         scenario=asked,
-        scenario_hash=digest,
+        scenario_hash=digest(plan.scenario),
         model=model,
         settings=without_secrets(settings),
         exclusive=plan.exclusive,
@@ -44,6 +43,21 @@ def of(plan: Plan, number: int) -> Manifest:
         price=plan.price,
         routing_missing=routing_pass.missing(plan.scenario, settings, model),
     )
+
+
+def _told(what: Scenario) -> Scenario:
+    return replace_struct(what, engine=without_secrets(what.engine))
+
+
+def digest(what: Scenario) -> str:
+    """That of a scenario as a manifest holds it."""
+    return scenario.digest(_told(what))
+
+
+def own_hash(plan: Plan, number: int) -> str:
+    """What a run id ends with: 8 hex digits that no other run of the group has."""
+    words = f"{digest(plan.scenario)} {plan.group} {number}"
+    return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 
 def in_a_path(name: str) -> str:

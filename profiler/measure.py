@@ -16,6 +16,7 @@ repeat, and every repeat is a fresh engine start, the unit of replication that r
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -25,8 +26,8 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from profiler import scenario
-from profiler.client import Calibration
 from profiler.errors import ProfilerError, StoreError
+from profiler.kept_engine import Engines
 from profiler.loadgen.job import Progress
 from profiler.loadgen.worker import LoadWorker
 from profiler.nvml import shared_load
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 # A second holds enough answers at this rate and above; what a client adds there it adds below it too.
 CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
+CALIBRATED_BEFORE = "the load generator was calibrated after a run before, at a load like this one's"
 
 
 class Ahead(Struct, frozen=True, kw_only=True):
@@ -100,28 +102,38 @@ def schedule(
             yield from (Slot(s, repeat, point) for point in points for s in turn)
 
 
-def execute(plan: Plan, show: Show, worker: LoadWorker | None = None) -> list[Path]:
+def execute(
+    plan: Plan, show: Show, worker: LoadWorker | None = None, engines: Engines | None = None
+) -> list[Path]:
     """Measure everything in ``plan`` and return the sealed run folders, one a model.
 
+    With ``engines`` the engine of a plan of one model is taken from there and left there, up, for the next
+    plan of equal settings; ``worker`` is left ready too.
     On an error, Ctrl-C or a dead engine the finished windows stay in folders marked ``failed`` or
     ``interrupted``, every process that was started is gone, and the exception goes on.
     Raises EngineError, LoadError, StoreError; KeyboardInterrupt.
     """
     with ExitStack() as stack:
         stack.enter_context(shared_load())
+        if engines is not None:
+            assert len(plan.models) == 1, "one engine is kept, and others would take turns with it"
+            stack.enter_context(engines.serving())
         subjects: list[Subject] = []
         stack.callback(_stop_all, subjects)
         try:
             for number in range(len(plan.models)):
-                subjects.append(Subject(plan, number))
+                subjects.append(Subject(plan, number, engines))
             show.begin(_ahead(plan, subjects))
             worker = worker or stack.enter_context(LoadWorker())
+            worker.renew()
+            _join_machines(plan, worker)
             for slot in _slots(plan, subjects):
                 _one_window(subjects, slot, worker, show)
-            _record_routing(subjects, show)
+            _record_routing(subjects, show, engines)
             _stop_all(subjects)
             _calibrate(subjects, worker, show)
-            worker.close()
+            if engines is None:
+                worker.close()
             for subject in subjects:
                 show.phase(subject.name, "sealing")
                 subject.writer.seal()
@@ -136,6 +148,14 @@ def execute(plan: Plan, show: Show, worker: LoadWorker | None = None) -> list[Pa
     folders = [subject.writer.folder for subject in subjects]
     show.sealed(folders)
     return folders
+
+
+def _join_machines(plan: Plan, worker: LoadWorker) -> None:
+    """Have others send too, where the load is for several; before an engine is started for nothing."""
+    if plan.scenario.load.machines > 1:
+        from profiler.cluster import remote_load
+
+        remote_load.join(worker, plan.scenario.load.machines)
 
 
 def _ahead(plan: Plan, subjects: Sequence[Subject]) -> Ahead:
@@ -224,13 +244,18 @@ def _is_next_repeat(subject: Subject, slot: Slot) -> bool:
     return takes_turns and bool(held) and held[-1].repeat != slot.repeat
 
 
-def _record_routing(subjects: Sequence[Subject], show: Show) -> None:
-    """Engines that are up and tell come first; each of the others then has the machine to itself."""
+def _record_routing(subjects: Sequence[Subject], show: Show, engines: Engines | None) -> None:
+    """Engines that are up and tell come first; each of the others then has the machine to itself, once no
+    kept engine is needed any more."""
     owing = [subject for subject in subjects if subject.owes_routing]
     for subject in sorted(owing, key=lambda each: not each.tells_routing):
+        record = partial(subject.record_routing, partial(show.phase, subject.name))
+        if not subject.tells_routing and engines is not None:
+            engines.put_off(record)
+            continue
         if not subject.tells_routing:
             _stop_all(subjects)
-        subject.record_routing(partial(show.phase, subject.name))
+        record()
 
 
 def _stop_all(subjects: Sequence[Subject]) -> None:
@@ -240,19 +265,23 @@ def _stop_all(subjects: Sequence[Subject]) -> None:
 
 def _calibrate(subjects: Sequence[Subject], worker: LoadWorker, show: Show) -> None:
     """What the load generator adds on this machine, at the highest rate it had to take, into every
-    manifest.  Not knowing it fails no run: the reason is noted."""
-    from profiler.calibrate import calibrate
+    manifest; as it was in a run of like load before, where there was one.  Not knowing it fails no run: the
+    reason is noted."""
+    from profiler.calibrate import calibrate, earlier
 
     rate, streams = max((subject.busiest() for subject in subjects), default=(0.0, 0))
     if not streams:
         return
-    show.phase(subjects[0].name, "calibrating the load generator")
-    found: Calibration | None = None
-    note: tuple[str, ...] = ()
-    try:
-        found = calibrate(max(rate, CALIBRATION_CHUNKS_PER_S), streams, seconds=CALIBRATION_S, worker=worker)
-    except (ProfilerError, OSError) as error:
-        note = (f"the client's own error is not known: {error}",)
+    machines = subjects[0].plan.scenario.load.machines  # a machine's own part of it
+    rate, streams = max(rate / machines, CALIBRATION_CHUNKS_PER_S), math.ceil(streams / machines)
+    found = earlier(worker, rate, streams)
+    note = (CALIBRATED_BEFORE,) if found else ()
+    if found is None:
+        show.phase(subjects[0].name, "calibrating the load generator")
+        try:
+            found = calibrate(rate, streams, seconds=CALIBRATION_S, worker=worker)
+        except (ProfilerError, OSError) as error:
+            note = (f"the client's own error is not known: {error}",)
     for subject in subjects:
         subject.writer.update(calibration=found)
         subject.writer.note(*note)

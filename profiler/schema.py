@@ -364,10 +364,10 @@ class Imported(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, frozen=True, kw_only=True):
     """``manifest.json``: written last, so that its presence says the run is whole.
 
-    ``group`` is shared by runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one instant on
-    the calendar and on the monotonic clock.  ``cut_short``: windows that something ended early; their
-    requests are kept, no figure is made of them.  ``engine`` describes the first start, ``starts_s`` times
-    each.  ``routing_missing``: why a MoE's routing was not recorded.
+    ``group`` is shared by runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one instant on the
+    calendar and on the monotonic clock.  ``cut_short``: windows that something ended early; their requests
+    are kept, no figure is made of them.  ``engine`` describes the first start, ``starts_s`` times each;
+    ``engine_from``: the run that started it, if another.  ``routing_missing``: why no routing was recorded.
     """
 
     schema_version: int
@@ -390,6 +390,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     probes: tuple[ProbeStatus, ...]
     windows: tuple[Window, ...] = ()
     starts_s: tuple[float, ...] = ()
+    engine_from: str | None = None
     price: Price | None = None
     calibration: Calibration | None = None
     cut_short: tuple[Window, ...] = ()

@@ -125,9 +125,10 @@ class RunWriter(Struct):
         return self.folder / PARTS / f"requests-{window:05d}.parquet"
 
     def update(self, **changes: Any) -> None:
-        """Change fields of the manifest and write the journal."""
+        """Change fields of the manifest and write the journal; of a run that is whole, the manifest."""
         self.manifest = msgspec.structs.replace(self.manifest, **changes)
-        write_json(self.folder / JOURNAL, self.manifest)
+        name = MANIFEST if self.manifest.status == "complete" else JOURNAL
+        write_json(self.folder / name, self.manifest)
 
     def note(self, *notes: str) -> None:
         """Something to know about the run beside its figures; each is kept once."""
@@ -161,14 +162,19 @@ class RunWriter(Struct):
         _write_table(self.folder / REQUESTS, result.requests)
         _write_table(self.folder / TELEMETRY, result.samples)
         write_json(self.folder / MANIFEST, self.manifest)
-        shutil.rmtree(self.folder / PARTS)
-        (self.folder / JOURNAL).unlink()
+        tidy(self.folder)
         self.close()
 
     def discard(self) -> None:
         """Remove a folder in which nothing was measured."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove from a sealed folder what a run only has while it goes on; a crash may have left some."""
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    (folder / JOURNAL).unlink(missing_ok=True)
 
 
 def _locked(folder: Path) -> int:
@@ -276,17 +282,17 @@ def find(paths: Iterable[Path | str]) -> list[RunResult]:
 def within(out: Path) -> list[str]:
     """The names of the run folders in ``out``, each once (a crash while sealing leaves manifest and journal);
     none where it is one itself, or no folder."""
-    if _is_run(str(out)):
+    if is_run(out):
         return []
     try:
         with os.scandir(out) as inside:
             names = sorted(each.name for each in inside)
     except OSError:
         return []
-    return [name for name in names if _is_run(f"{out}/{name}")]
+    return [name for name in names if is_run(f"{out}/{name}")]
 
 
-def _is_run(folder: str) -> bool:
+def is_run(folder: Path | str) -> bool:
     return os.path.exists(f"{folder}/{MANIFEST}") or os.path.exists(f"{folder}/{JOURNAL}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +13,7 @@ from profiler import manifest, routing_pass, scenario, store
 from profiler.engines import boards, open_engine, open_recorder
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError, LoadError, ProfilerError, StoreError, describe
+from profiler.kept_engine import Engines
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.worker import LoadWorker
 from profiler.prepare import PROBE_TIMEOUT_S, Plan
@@ -50,10 +51,14 @@ class Sources(NamedTuple):
 
 
 class Subject:
-    """One model under test: its run folder and, while it is up, its engine and sampler."""
+    """One model under test: its run folder and, while it is up, its engine and sampler.
 
-    def __init__(self, plan: Plan, number: int) -> None:
+    The engine is one of ``engines`` where there are any: it may be up already, and stays up.
+    """
+
+    def __init__(self, plan: Plan, number: int, engines: Engines | None = None) -> None:
         self.plan = plan
+        self._engines = engines
         self.model: Model = plan.models[number]
         self.settings: EngineSettings = plan.settings[number]
         self._engine: RunningEngine | None = None
@@ -139,21 +144,24 @@ class Subject:
         """Bring sampler and engine up and hold the idle baselines; those without an engine once a run, and
         only where no other engine is up (``is_alone``).  What samples there are from now on."""
         plan = self.plan.scenario.telemetry
+        kept = self._engines.find(self.settings, self.model, self._to_others) if self._engines else None
+        if kept is not None:
+            kept.hand_on(self.writer)
         with ExitStack() as stack:
             gpus = boards(self.settings, plan.devices)
             sampler = stack.enter_context(
                 Sampler(
                     self.writer.samples_path,
                     self._boards_read(gpus),
-                    starts_engine=self.settings.kind != "endpoint",
+                    starts_engine=self.settings.kind != "endpoint" and kept is None,
                 )
             )
             idle_s = plan.idle_s if sampler.reads_energy else 0.0
-            if idle_s and is_alone and self.settings.kind != "endpoint":
+            if idle_s and is_alone and self.settings.kind != "endpoint" and kept is None:
                 from profiler import baselines
 
                 baselines.hold_without_engine(self.writer, gpus, idle_s, say)
-            engine = stack.enter_context(open_engine(self.settings, self.model, self.writer.folder, say))
+            engine = stack.enter_context(self._opened(say))
             if engine.facts.kind == "endpoint":
                 found = self._probed or worker.ask(engine.endpoint, PROBE_TIMEOUT_S)
                 engine = replace_struct(engine, endpoint=found)
@@ -166,11 +174,21 @@ class Subject:
             self._warm_at, self._warming_left_s = None, plan.warm_max_s
             self._is_account_final = False
         self._note_start(engine, sampler)
-        if idle_s and engine.facts.device != "remote":
+        if idle_s and engine.facts.device != "remote" and not (kept and kept.baselines):
             from profiler import baselines
 
             baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, engine.check)
         return self._sources(engine.facts)
+
+    def _opened(self, say: Callable[[str], None]) -> AbstractContextManager[RunningEngine]:
+        if self._engines is None or self.settings.kind == "endpoint":
+            return open_engine(self.settings, self.model, self.writer.folder, say, self._to_others)
+        return self._engines.opened(self.settings, self.model, self.writer, say, self._to_others)
+
+    @property
+    def _to_others(self) -> bool:
+        """Whether other machines send to the engine."""
+        return self.plan.scenario.load.machines > 1
 
     def _sources(self, engine: EngineFacts) -> Sources:
         boards = [gpu.simulated for gpu in self.plan.host.gpus if gpu.uuid in engine.gpus]
@@ -226,6 +244,11 @@ class Subject:
         if reached is not None and (is_first or not reached.is_steady):
             self.writer.note(f"engine start {self._engine_start + 1}: {reached}")
 
+    @property
+    def _may_know_prompts(self) -> bool:
+        """Whether prompts of another run may be in the engine's prefix cache."""
+        return self._up.facts.kind == "endpoint" or self.writer.manifest.engine_from is not None
+
     def _job(self, slot: Slot) -> LoadJob:
         engine, index, measure = self._up, self.writer.next_index, self.plan.scenario.measure
         window_s = slot.stretch * measure.window_s
@@ -242,7 +265,7 @@ class Subject:
             repeat=slot.repeat,
             engine_start=self._engine_start,
             records_path=str(self.writer.records_path(index)),
-            prompt_salt=self.plan.prompt_salt if engine.facts.kind == "endpoint" else 0,
+            prompt_salt=self.plan.prompt_salt if self._may_know_prompts else 0,
         )
 
     def hold(self, slot: Slot, worker: LoadWorker, on_progress: Callable[[Progress], None]) -> Window:
@@ -300,6 +323,9 @@ class Subject:
         def say_why(text: str) -> None:
             say(f"to record the routing, {text}")
 
+        if self._engines is not None:
+            yield self._engines.recorder(self.settings, self.model, say_why)
+            return
         with open_recorder(self.settings, self.model, self.writer.folder, say_why) as engine:
             yield engine
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import astuple, replace
@@ -106,10 +106,11 @@ def _of_cell(cell: Cell, ours: list[Point], theirs: list[Point]) -> Iterator[Fou
 
 
 def _by_kind(found: Iterable[Point]) -> dict[str, list[Point]]:
-    held: dict[str, list[Point]] = {}
+    """Of an engine start that several runs share, with the same requests in each, the first counts."""
+    held: dict[str, dict[Any, Point]] = {}
     for point in found:
-        held.setdefault(point.asked, []).append(point)
-    return held
+        held.setdefault(point.asked, {}).setdefault((point.start.engine_start, point.batch), point)
+    return {asked: list(points.values()) for asked, points in held.items()}
 
 
 def _place(cell: Cell, ours: Sequence[Point], theirs: Sequence[Point]) -> Cell:
@@ -174,9 +175,9 @@ def _asked(start: Start) -> str:
 
 
 def _one_a_start(found: Sequence[Point]) -> list[Point]:
-    first: dict[int, Point] = {}
+    first: dict[Any, Point] = {}
     for point in found:
-        first.setdefault(id(point.start), point)
+        first.setdefault(point.start.engine_start, point)
     return list(first.values())
 
 

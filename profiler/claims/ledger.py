@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from profiler.claims.nouns import Claim, Verdict
 from profiler.errors import InputError
+from profiler.spending import Budget
 from profiler.store import write_json
 
 FOLDER = "trials"
@@ -78,14 +79,6 @@ class Look(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     why: str
     decision: Decision
-
-
-class Budget(Struct, frozen=True, kw_only=True):
-    """What a trial may take at most; None: no limit.  ``given``: whether by the user."""
-
-    seconds: float | None = None
-    usd: float | None = None
-    given: bool = True
 
 
 class Takes(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,8 @@ Words = tuple[tuple[str, str], ...]
 
 
 class Start(NamedTuple):
-    """One engine start: a run as if nothing else had been held, and its load points."""
+    """One engine start: a run as if nothing else had been held, and its load points.  Several runs of a sweep
+    may share one: ``engine_start`` is the same then."""
 
     run: RunResult
     lines: list[Line]
@@ -33,6 +34,14 @@ class Start(NamedTuple):
     @property
     def folder(self) -> str:
         return str(self.run.folder)
+
+    @property
+    def engine_start(self) -> tuple[Any, ...]:
+        """What the start is told by; what another tool measured is told by nothing but itself."""
+        if self.manifest.engine_from is not None:
+            return self.manifest.engine_from, 0
+        windows = self.manifest.windows
+        return self.manifest.run_id, windows[0].engine_start if windows else 0
 
 
 class Group(NamedTuple):

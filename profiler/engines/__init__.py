@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import structs
 
 from profiler import experts
-from profiler.engines.base import RunningEngine, wanted_routing
+from profiler.engines.base import EVERYWHERE, HERE, RunningEngine, wanted_routing
 from profiler.errors import InputError
 from profiler.schema import Model, ProbeStatus
 from profiler.settings import EngineSettings
@@ -35,15 +35,20 @@ Kind = Literal["vllm", "transformers", "endpoint", "simulated"]
 
 @contextmanager
 def open_engine(
-    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+    settings: EngineSettings,
+    model: Model,
+    workdir: Path,
+    report: Callable[[str], None],
+    to_others: bool = False,
 ) -> Iterator[RunningEngine]:
     """Start the engine that ``settings`` asks for, or address the remote one, and stop it at the end.
 
     ``workdir`` exists; the engine's log is ``workdir/engine.log``.  ``report`` gets one short line about
-    every second until the engine answers.  Raises InputError when the engine cannot be used here or an
-    argument is wrong, EngineError when it does not start.
+    every second until the engine answers.  ``to_others``: other machines reach it too.  Raises InputError
+    when the engine cannot be used here or an argument is wrong, EngineError when it does not start.
     """
-    engine = _open(choose_kind(settings), settings, model, workdir, report)
+    host = EVERYWHERE if to_others else HERE
+    engine = _open(choose_kind(settings), settings, model, workdir, report, host)
     try:
         yield engine
     finally:
@@ -185,7 +190,12 @@ def _check_routing(settings: EngineSettings, model: Model, kind: Kind) -> None:
 
 
 def _open(
-    kind: Kind, settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+    kind: Kind,
+    settings: EngineSettings,
+    model: Model,
+    workdir: Path,
+    report: Callable[[str], None],
+    host: str,
 ) -> RunningEngine:
     if kind == "endpoint":
         from profiler.engines.endpoint import open_endpoint
@@ -198,4 +208,4 @@ def _open(
         "transformers": local.open_transformers,
         "simulated": local.open_simulated,
     }[kind]
-    return start(structs.replace(settings, kind=kind), model, workdir, report)
+    return start(structs.replace(settings, kind=kind), model, workdir, report, host)

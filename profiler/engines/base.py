@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from profiler.engines.process import EngineProcess
 
+# Where a server of ours listens: for this machine alone, or for others that send a part of its load.
+HERE, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 (behind a key)
+
 
 class Routed(NamedTuple):
     """The experts that the tokens of one request were sent to.

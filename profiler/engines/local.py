@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from profiler.engines import routed
-from profiler.engines.base import RoutingSource, RunningEngine, routing_note
+from profiler.engines.base import HERE, RoutingSource, RunningEngine, routing_note
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
 from profiler.errors import EngineError
@@ -37,12 +37,12 @@ class _Routing(Struct):
 
 
 def open_simulated(
-    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None], host: str = HERE
 ) -> RunningEngine:
     """Start the simulated engine: a real server whose latency follows a law, with no model inside."""
     from profiler.engines import simulated
 
-    argv = simulated.command(settings.args, model=model.name)
+    argv = simulated.command(settings.args, model=model.name, host=host)
     key = secrets.token_urlsafe(24)
     started = _start(settings, argv, {simulated.API_KEY_VARIABLE: key}, workdir, report)
     facts = EngineFacts(
@@ -56,12 +56,12 @@ def open_simulated(
 
 
 def open_transformers(
-    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None], host: str = HERE
 ) -> RunningEngine:
     """Start the embedded engine on this machine's GPU, or on its CPU without one."""
     from profiler.engines import transformers
 
-    argv = transformers.command(settings, model, workdir)
+    argv = transformers.command(settings, model, workdir, host)
     key = secrets.token_urlsafe(24)
     started = _start(settings, argv, {transformers.API_KEY_VARIABLE: key}, workdir, report)
     account = read_account(started.port, key)

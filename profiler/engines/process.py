@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import psutil
 from profiler.engines import supervise
 from profiler.engines.vllm_log import explain, is_port_taken, telling_lines
 from profiler.errors import EngineError
+from profiler.store import replacing
 
 STOP_LIMIT_S = supervise.TERM_GRACE_S + supervise.KILL_GRACE_S + 2.0
 START_ATTEMPTS = 3
@@ -39,6 +41,9 @@ class EngineProcess:
         self.log_path = log_path
         with log_path.open("ab") as log:
             self._log_start = log.tell()
+            # The folder may be moved, and the name taken by a copy, while the command writes on.
+            self._log = os.open(log_path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._log)
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-P", supervise.__file__, "--", *argv],
                 stdin=subprocess.PIPE,
@@ -109,10 +114,18 @@ class EngineProcess:
 
     def log(self) -> str:
         """What the command has written so far, the last mebibyte of it at most."""
-        with self.log_path.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, size - LOG_WINDOW_BYTES))
-            return log.read().decode(errors="replace")
+        size = os.fstat(self._log).st_size
+        begin = max(self._log_start, size - LOG_WINDOW_BYTES)
+        return os.pread(self._log, size - begin, begin).decode(errors="replace")
+
+    def part_with_log(self, folder: Path) -> None:
+        """Leave in ``folder`` the log as it is now, as a file that the command writes to no more; what it
+        writes from now on is still in :meth:`log`.  Raises StoreError."""
+        self.log_path = folder / self.log_path.name
+        with replacing(self.log_path) as beside, beside.open("wb") as copy:
+            os.lseek(self._log, 0, os.SEEK_SET)
+            while piece := os.read(self._log, LOG_WINDOW_BYTES):
+                copy.write(piece)
 
     def tail(self, lines: int) -> list[str]:
         """The last non-empty lines of the log."""

@@ -44,6 +44,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from profiler.alarm import Alarm
+from profiler.engines.base import HERE
 from profiler.engines.faults import Fate, Fault, fault_of
 from profiler.engines.sse_server import App, run
 from profiler.engines.sse_stream import Stream
@@ -114,14 +115,14 @@ def parse(args: dict[str, Any]) -> Settings:
         raise InputError(f"engine.args of the simulated engine: {error}") from None
 
 
-def command(args: dict[str, Any], *, model: str = "simulated", port: int = 0) -> list[str]:
+def command(args: dict[str, Any], *, model: str = "simulated", port: int = 0, host: str = HERE) -> list[str]:
     """The command line of a simulated engine; it prints ``listening PORT`` once it serves.
 
     The API key, if any, is taken from the environment variable ``PROFILER_API_KEY``.
     """
     settings = msgspec.json.encode(parse(args)).decode()
     module = [sys.executable, "-m", "profiler.engines.simulated"]
-    return [*module, "--port", str(port), "--model", model, "--settings", settings]
+    return [*module, "--host", host, "--port", str(port), "--model", model, "--settings", settings]
 
 
 class Simulated(App):
@@ -320,7 +321,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m profiler.engines.simulated", description="A simulated engine."
     )
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default=HERE)
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one; the choice is printed")
     parser.add_argument("--model", default="simulated", help="the name it serves")
     parser.add_argument("--settings", default="{}", help='JSON, such as {"ttft_s": 0.1, "itl_s": 0.02}')

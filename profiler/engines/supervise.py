@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
     """Run ``-- CMD…`` until it ends, standard input ends or SIGTERM comes; leave no descendant."""
     prctl = _prctl()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who blocks a signal hands that down
     wake_fd = _wake_on_signals()
     try:
         child = subprocess.Popen(
@@ -41,8 +43,7 @@ def main(argv: list[str]) -> int:
             stdout=sys.stderr,
             stderr=sys.stderr,
             start_new_session=True,
-            # Should the supervisor itself be killed, the engine is asked to end.
-            preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 (one thread only)
+            preexec_fn=partial(_end_with, os.getpid(), prctl),  # noqa: PLW1509 (one thread only)
         )
     except OSError as error:
         os.write(sys.stderr.fileno(), f"cannot run {argv[1]}: {error}\n".encode())
@@ -54,6 +55,14 @@ def main(argv: list[str]) -> int:
         _say(f"exit {code}")
     sweep()
     return 0
+
+
+def _end_with(supervisor: int, prctl: Callable[[int, int], int]) -> None:
+    """In the engine to be: should the supervisor itself be killed, it is asked to end.  One that was killed
+    before this could be arranged is no longer its parent."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor:
+        os._exit(1)
 
 
 def sweep() -> None:

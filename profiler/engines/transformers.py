@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from profiler.engines.base import wanted_routing
+from profiler.engines.base import HERE, wanted_routing
 from profiler.errors import InputError, nearest
 from profiler.schema import Model
 from profiler.settings import EngineSettings
@@ -58,7 +58,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     routing_asked: bool = False
 
 
-def command(settings: EngineSettings, model: Model, workdir: Path) -> list[str]:
+def command(settings: EngineSettings, model: Model, workdir: Path, host: str = HERE) -> list[str]:
     """The argv of the server for ``model``; its settings are written to ``workdir``.
 
     The server takes its API key from the environment variable ``PROFILER_API_KEY``.
@@ -67,7 +67,8 @@ def command(settings: EngineSettings, model: Model, workdir: Path) -> list[str]:
     config = server_config(settings, model)
     path = workdir / CONFIG_NAME
     path.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
-    return [sys.executable, "-m", "profiler.engines.transformers_server", "--config", str(path)]
+    module = [sys.executable, "-m", "profiler.engines.transformers_server"]
+    return [*module, "--config", str(path), "--host", host]
 
 
 def server_config(settings: EngineSettings, model: Model) -> ServerConfig:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from profiler.engines import routed
+from profiler.engines.base import HERE
 from profiler.engines.sse_server import App, HttpError, run
 from profiler.engines.sse_stream import Stream
 from profiler.engines.transformers import API_KEY_VARIABLE, ServerConfig
@@ -212,12 +213,13 @@ def main(argv: list[str] | None = None) -> None:
     """Load, announce, serve; ends this process."""
     options = argparse.ArgumentParser()
     options.add_argument("--config", type=Path, required=True)
+    options.add_argument("--host", default=HERE)
     options.add_argument("--port", type=int, default=0)
     chosen = options.parse_args(argv)
     config = msgspec.json.decode(chosen.config.read_bytes(), type=ServerConfig)
     app = build(config)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    run(app, port=chosen.port, api_key=os.environ.get(API_KEY_VARIABLE))
+    run(app, host=chosen.host, port=chosen.port, api_key=os.environ.get(API_KEY_VARIABLE))
     sys.stderr.flush()
     os._exit(0)  # the generation thread holds nothing that must be saved, and would finish its requests first
 

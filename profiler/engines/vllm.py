@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from profiler import procfs
 from profiler.engines import vllm_inside, vllm_routing
-from profiler.engines.base import RunningEngine, routing_note
+from profiler.engines.base import HERE, RunningEngine, routing_note
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
 from profiler.engines.vllm_account import cache_config, counted, memory_account, start_notes
@@ -92,14 +92,14 @@ def installed() -> Installed | None:
 
 
 def open_vllm(
-    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None]
+    settings: EngineSettings, model: Model, workdir: Path, report: Callable[[str], None], host: str = HERE
 ) -> RunningEngine:
     """Start the server and wait until it is healthy.
 
     Raises InputError when vLLM is missing or an argument is wrong, EngineError when it does not start.
     """
     build, plan = check_vllm(settings, model)
-    return _start(settings, model, workdir, report, build, plan)
+    return _start(settings, model, workdir, report, build, plan, host)
 
 
 def open_recorder(
@@ -144,12 +144,13 @@ def _start(
     report: Callable[[str], None],
     build: Installed,
     plan: Plan,
+    host: str = HERE,
 ) -> RunningEngine:
     source = model_source(model, workdir)
     key = settings.env.get("VLLM_API_KEY") or secrets.token_urlsafe(24)
     launch = Launch(
         name="vllm",
-        argv=lambda port: command(source, model.name, port, plan.arguments),
+        argv=lambda port: command(source, model.name, port, plan.arguments, host),
         timeout_s=settings.start_timeout_s,
         env=environment(settings, model, build.device, key) | plan.env,
         phase=phase,
@@ -213,10 +214,12 @@ def _running(
     )
 
 
-def command(source: str, served_name: str, port: int, arguments: Mapping[str, Any]) -> list[str]:
+def command(
+    source: str, served_name: str, port: int, arguments: Mapping[str, Any], host: str = HERE
+) -> list[str]:
     """The server's argv.  The API key travels in the environment, so ``ps`` does not show it."""
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", source]
-    argv += ["--served-model-name", served_name, "--host", "127.0.0.1", "--port", str(port)]
+    argv += ["--served-model-name", served_name, "--host", host, "--port", str(port)]
     for name, value in arguments.items():
         argv += as_options(name, value)
     return argv

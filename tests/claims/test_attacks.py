@@ -9,7 +9,18 @@ import msgspec
 import pytest
 
 from profiler import arch, catalog, index, replicas, store
-from profiler.claims import comparable, configs, docket, evidence, judge, ledger, making, reading
+from profiler.claims import (
+    cells,
+    comparable,
+    configs,
+    docket,
+    evidence,
+    judge,
+    ledger,
+    making,
+    reading,
+    sides,
+)
 from profiler.claims.nouns import Cell, Grid, Models, Plan, Side
 from profiler.errors import InputError
 from profiler.schema import EngineFacts, Estimate, Imported, ImportedPoint, LoadPoint, Model, ProbeStatus
@@ -99,6 +110,19 @@ def test_windows_of_one_engine_start_are_no_starts(tmp_path):
     case = only(claim(), store.find([tmp_path]))
     assert values(case) == [1, 1, 1, 1]
     assert judge.ruling(case).verdict == "undecided"
+
+
+def test_runs_that_share_an_engine_start_are_one(tmp_path):
+    """Of a sweep whose cells differ in what shapes no request, such as the length of a window."""
+    for name in ("sparse", "thick"):
+        for n in range(4):
+            sealed(tmp_path, f"{name}-{n}", name)
+            edited(tmp_path / f"{name}-{n}", engine_from=f"{name}-0" if n % 2 else None, unix_ns=n)
+    runs = store.find([tmp_path])
+    assert set(values(only(claim(), runs))) == {2}  # 2; and 0 with 1 and 3
+    (pair,) = sides.pairs(claim(), sides.starts(runs))
+    (found,) = cells.places([Cell()], pair, depends_on_load=False)
+    assert (len(found.subject), len(found.baseline)) == (2, 2)
 
 
 def test_runs_of_a_server_that_was_up_before_may_be_of_one_start(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from profiler.engines import supervise
 from profiler.engines.process import (
     STOP_LIMIT_S,
     EngineProcess,
@@ -102,6 +103,22 @@ def test_pid_is_the_command_itself_in_its_own_session(start):
     process = start(python("import time; time.sleep(600)"))
     assert psutil.Process(process.pid).cmdline()[1] == "-c"
     assert os.getsid(process.pid) == process.pid != os.getsid(0)
+
+
+def test_the_log_goes_on_where_its_file_was_moved_and_copies_of_it_stand_still(start, log, tmp_path):
+    wait = "print('first', flush=True)\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.01)\n"
+    process = start(
+        python(f"import os, sys, time\n{wait}print('second', flush=True)\ntime.sleep(60)", tmp_path / "go")
+    )
+    until(lambda: "first" in process.log())
+    process.part_with_log(tmp_path)
+    log.rename(tmp_path / "moved.log")
+    (tmp_path / "go").touch()
+    until(lambda: "second" in process.log())
+    process.part_with_log(tmp_path)
+    assert process.log() == "first\nsecond\n"
+    assert process.log_path.read_text() == "first\nsecond\n"
+    assert (tmp_path / "moved.log").read_text() == "first\n"
 
 
 def test_exit_code_of_the_command_is_known(start):
@@ -283,3 +300,13 @@ def test_phase_is_that_of_the_last_telling_line():
     lines = ["load a", "load b", "noise"]
     assert current_phase(lines, lambda line: line if line.startswith("load") else None) == "load b"
     assert current_phase(["noise"], lambda _: None) == "starting"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
+def test_an_engine_whose_supervisor_is_gone_before_it_begins_does_not_begin():
+    """Killed between fork and prctl, it could not tell the engine any more."""
+    child = os.fork()
+    if child == 0:
+        supervise._end_with(1, lambda _option, _value: 0)  # our parent is not process 1
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

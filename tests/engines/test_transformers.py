@@ -388,7 +388,8 @@ def test_missing_packages_name_the_extra(monkeypatch):
 
 def test_the_command_leaves_its_settings_in_the_workdir_and_no_secret(tmp_path):
     argv = transformers.command(EngineSettings(args={"seed": 3}, max_model_len=99), RANDOM, tmp_path)
-    config = msgspec.json.decode(Path(argv[-1]).read_bytes(), type=transformers.ServerConfig)
-    assert Path(argv[-1]).parent == tmp_path
+    path = Path(argv[argv.index("--config") + 1])
+    config = msgspec.json.decode(path.read_bytes(), type=transformers.ServerConfig)
+    assert path.parent == tmp_path
     assert (config.args.seed, config.max_model_len, config.config) == (3, 99, CONFIG)
-    assert "key" not in Path(argv[-1]).read_text().replace("num_key_value_heads", "")
+    assert "key" not in path.read_text().replace("num_key_value_heads", "")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -332,26 +333,38 @@ def test_a_living_server_passes_its_check(server):
     server.check()
 
 
-@real_server
-@pytest.mark.parametrize(
-    ("config", "changes", "advice"),
-    [
-        (DENSE, {"args": {"no_such_flag": 3}}, "does not know the argument --no-such-flag"),
-        (DENSE, {"max_model_len": 100_000}, "beyond the model's 2048"),
-        (DENSE | {"architectures": ["BananaForCausalLM"]}, {}, "architecture 'BananaForCausalLM'"),
-    ],
+FAILING: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
+    (DENSE, {"args": {"no_such_flag": 3}}, "does not know the argument --no-such-flag"),
+    (DENSE, {"max_model_len": 100_000}, "beyond the model's 2048"),
+    (DENSE | {"architectures": ["BananaForCausalLM"]}, {}, "architecture 'BananaForCausalLM'"),
 )
-def test_a_failed_start_gives_its_cause_in_one_line(tmp_path, config, changes, advice):
+
+
+def failed_start(workdir: Path, config: dict[str, Any], changes: dict[str, Any]) -> EngineError:
     model = Model(name="tiny", weights="random", config=config)
-    before = psutil.Process().children(recursive=True)
+    workdir.mkdir()
     with (
         pytest.raises(EngineError) as caught,
-        open_engine(settings(**{"max_model_len": 512} | changes), model, tmp_path, lambda _: None),
+        open_engine(settings(**{"max_model_len": 512} | changes), model, workdir, lambda _: None),
     ):
         pytest.fail("it started")
-    assert advice in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert 1 <= len(caught.value.log_lines) <= 8
+    return caught.value
+
+
+@real_server
+def test_failed_starts_give_their_cause_in_one_line(tmp_path):
+    """Side by side: a start hardly uses a second core."""
+    before = psutil.Process().children(recursive=True)
+    with ThreadPoolExecutor(len(FAILING)) as starters:
+        failures = [
+            starters.submit(failed_start, tmp_path / f"{number}", config, changes)
+            for number, (config, changes, _) in enumerate(FAILING)
+        ]
+    for failure, (_, _, advice) in zip(failures, FAILING, strict=True):
+        error = failure.result()
+        assert advice in str(error)
+        assert "\n" not in str(error)
+        assert 1 <= len(error.log_lines) <= 8
     assert not set(psutil.Process().children(recursive=True)) - set(before)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -352,12 +352,29 @@ def touched(told: list[np.ndarray], tokens: int) -> float:
     return float(np.mean([len(np.unique(each[:tokens, layer])) for each in told for layer in range(2)]))
 
 
-@real_server
-def test_every_token_has_the_experts_that_transformers_gives_it(weights, tmp_path):
-    """Prompts cut into pieces over several steps, requests beside each other, a layer that does not route."""
+@pytest.fixture(scope="module")
+def recordings(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]]:
+    """What each routing's recorder told, recorded two at a time: a start hardly uses a second core.
+
+    Of the model's own: prompts cut into pieces over several steps, requests beside each other.
+    """
     lengths = np.random.default_rng(1).integers(3, 90, 40).tolist()
-    pieces = {"max_num_batched_tokens": 48}
-    engine, prompts, told = recorded(weights, tmp_path, lengths, args=pieces)
+    asked: dict[str, tuple[list[int], dict[str, Any]]] = {
+        "model": (lengths, {"args": {"max_num_batched_tokens": 48}}),
+        "uniform": ([32] * 150, {"routing": "uniform"}),
+        "skew=0.8": ([32] * 150, {"routing": "skew=0.8"}),
+    }
+    with ThreadPoolExecutor(2) as starters:
+        yield {
+            routing: starters.submit(recorded, weights, tmp_path_factory.mktemp("recorder"), sizes, **changes)
+            for routing, (sizes, changes) in asked.items()
+        }
+
+
+@real_server
+def test_every_token_has_the_experts_that_transformers_gives_it(weights, recordings):
+    """One layer of three does not route."""
+    engine, prompts, told = recordings["model"].result()
     assert engine.facts.routing == "model"
     assert engine.routing is not None
     assert (engine.routing.layers, engine.routing.experts) == ((0, 2), 16)
@@ -370,8 +387,8 @@ def test_every_token_has_the_experts_that_transformers_gives_it(weights, tmp_pat
 
 @real_server
 @pytest.mark.parametrize(("routing", "cv"), [("uniform", 0.0), ("skew=0.8", 0.8)])
-def test_a_chosen_routing_touches_what_the_closed_form_says(weights, tmp_path, routing, cv):
-    engine, _, told = recorded(weights, tmp_path, [32] * 150, routing=routing)
+def test_a_chosen_routing_touches_what_the_closed_form_says(recordings, routing, cv):
+    engine, _, told = recordings[routing].result()
     assert engine.facts.routing == routing
     assert "no claim" in engine.facts.notes[-1]
     for tokens in (1, 8, 32):
