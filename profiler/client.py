@@ -5,11 +5,21 @@ from __future__ import annotations
 from msgspec import Struct
 
 
+class Clock(Struct, frozen=True, kw_only=True):
+    """Another machine that sent a part of a window's load.  Its clock was ``ahead_s`` of this one's, which is
+    taken off, and may during the window have been ahead by ``bound_s`` more or less."""
+
+    machine: str
+    ahead_s: float
+    bound_s: float
+
+
 class ClientAudit(Struct, frozen=True, kw_only=True):
     """How the load generator itself did during one window.
 
     Of several ``processes`` the busiest ``cpu_frac`` (of one core) and the worst lags, and all chunks.
     ``bound_by`` says in words what of the client's own slowness is in the window's figures; empty: nothing.
+    ``clocks``: of the other machines that sent; none: all was sent from one.
     """
 
     cpu_frac: float | None
@@ -19,6 +29,7 @@ class ClientAudit(Struct, frozen=True, kw_only=True):
     loop_lag_max_s: float | None = None
     processes: int = 1
     bound_by: tuple[str, ...] = ()
+    clocks: tuple[Clock, ...] = ()
 
 
 class Calibration(Struct, frozen=True, kw_only=True):

@@ -100,7 +100,8 @@ class Load(Settings, frozen=True, kw_only=True):
     or gamma distributed with shape ``burstiness`` (1 is Poisson; below 1 they come in bursts).
     ``replay``: requests are due, and as long, as in the file ``trace`` (its first ``requests`` rows);
     ``time_scale`` 2 takes twice as long.
-    ``processes``: load processes; None: as many as it takes, as far as there are cores.
+    ``processes``: load processes on each machine; None: as many as it takes, as far as there are cores.
+    ``machines``: how many send together, the engine's own among them; the others are of its Ray cluster.
     """
 
     mode: LoadMode = "closed"
@@ -114,6 +115,7 @@ class Load(Settings, frozen=True, kw_only=True):
     trace: str | None = None
     time_scale: Positive = 1.0
     processes: Count | None = None
+    machines: Count = 1
 
 
 class Measure(Settings, frozen=True, kw_only=True):

@@ -122,7 +122,12 @@ def test_failures_of_a_search_are_part_of_its_verdict(tmp_path):
 def test_a_client_that_was_the_limit_is_said(tmp_path):
     audit = ClientAudit(cpu_frac=1, loop_lag_p99_s=0, send_lag_p99_s=0, chunks=1, bound_by=("CPU 99 %",))
     rows = comparison.rows([run_of(tmp_path, [make.steady(0, 10.0, audit=audit)], plan=make.SCENARIO)])
-    assert verdicts.client_lines(rows) == ["⚠ m at 1 is client-bound: CPU 99 %"]
+    line, mend = verdicts.client_lines(rows)
+    assert line == "⚠ m at 1 is client-bound: CPU 99 %"
+    assert "--set load.machines=2" in mend
+    assert verdicts.client_lines([rows[0] | {"client_bound": None}]) == []
+    of_clocks = [rows[0] | {"client_bound": "the clock of b is known within 9 ms only"}]
+    assert len(verdicts.client_lines(of_clocks)) == 1
 
 
 def test_the_clients_own_error_stands_below_the_table(tmp_path):

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter_ns
-from typing import IO, get_args
+from typing import Any, get_args
 
-import msgspec
-
-from profiler.errors import InputError, LoadError
+from profiler.errors import LoadError
 from profiler.loadgen.job import (
-    Ask,
-    Asked,
     Broken,
     Cancel,
     Finished,
@@ -30,97 +22,10 @@ from profiler.loadgen.job import (
     Reply,
     Underway,
 )
+from profiler.loadgen.process import Member
 from profiler.records import whole_or_not
-from profiler.schema import Endpoint
 
-EXIT_PATIENCE_S = 5.0
-STDERR_LINES = 15
-AHEAD_NS = 5_000_000
 PHASES = get_args(Phase)
-
-
-class LoadProcess:
-    """One load process.  It lives in a session of its own, so that Ctrl-C does not reach it, and ends when
-    its stdin closes, so that it cannot outlive the profiler."""
-
-    def __init__(self) -> None:
-        self._stderr: IO[bytes] = _nameless_file()  # lives as long as the child
-        self._pending = b""
-        self._is_told = False
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "profiler.loadgen.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            start_new_session=True,
-            env=os.environ | {"MALLOC_ARENA_MAX": "1"},  # the thread that writes needs no heap of its own
-        )
-
-    def fileno(self) -> int:
-        """The pipe it replies through, for select."""
-        assert self.popen.stdout is not None
-        return self.popen.stdout.fileno()
-
-    def tell(self, order: Order) -> None:
-        assert self.popen.stdin is not None
-        self._is_told = True
-        try:
-            self.popen.stdin.write(msgspec.json.encode(order) + b"\n")
-            self.popen.stdin.flush()
-        except OSError:
-            raise self._died() from None
-
-    def replies(self) -> list[Reply]:
-        """What it has said, waiting until it says something; LoadError when it is no more."""
-        data = os.read(self.fileno(), 1 << 16)
-        if not data:
-            raise self._died()
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        return [msgspec.json.decode(line, type=Reply) for line in lines]
-
-    def ask(self, endpoint: Endpoint, timeout_s: float) -> Endpoint:
-        """The endpoint as it turns out to be; raises as :func:`profiler.loadgen.probe.probe`."""
-        self.tell(Ask(endpoint, timeout_s))
-        reply = next(iter(self.replies()))
-        if isinstance(reply, Asked) and reply.endpoint is not None:
-            return reply.endpoint
-        if isinstance(reply, Asked):
-            raise InputError(reply.why_not)
-        raise LoadError(f"the load generator failed: {reply}")
-
-    def dismiss(self) -> None:
-        """Tell it to end; :meth:`close` waits for it.  One that was told nothing has nothing to finish."""
-        assert self.popen.stdin is not None
-        if not self._is_told:
-            self.popen.kill()
-        with contextlib.suppress(OSError):
-            self.popen.stdin.close()
-
-    def close(self) -> None:
-        self.dismiss()
-        try:
-            self.popen.wait(EXIT_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-        assert self.popen.stdout is not None
-        self.popen.stdout.close()
-        self._stderr.close()
-
-    def _died(self) -> LoadError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.popen.wait(EXIT_PATIENCE_S)
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").splitlines()[-STDERR_LINES:]
-        return LoadError("\n".join([f"the load process died (exit code {self.popen.poll()})", *lines]))
-
-
-def _nameless_file() -> IO[bytes]:
-    if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("stderr"), "w+b")
-    import tempfile  # 5 ms of imports
-
-    return tempfile.TemporaryFile()
 
 
 class Crew:
@@ -131,7 +36,7 @@ class Crew:
     told to end too.
     """
 
-    def __init__(self, processes: list[LoadProcess], on_progress: Callable[[Progress], None]) -> None:
+    def __init__(self, processes: Sequence[Member], on_progress: Callable[[Progress], None]) -> None:
         self._processes = processes
         self._on_progress = on_progress
         self._progress: dict[int, Progress] = {}
@@ -173,7 +78,7 @@ class Crew:
         """End those that do not end."""
         for shard, process in enumerate(self._processes):
             if shard not in self.finished and shard not in self.failures:
-                process.popen.kill()
+                process.kill()
 
     def _take(self, shard: int, reply: Reply) -> None:
         if isinstance(reply, Meet):
@@ -201,11 +106,12 @@ class Crew:
         here[shard] = reply.value
         if len(here) == len(self._processes):
             values = [value for _, value in sorted(here.items())]
-            met = Met(reply.stage, perf_counter_ns() + AHEAD_NS, values)
+            notice_ns = max(process.notice_ns for process in self._processes)
+            met = Met(reply.stage, perf_counter_ns() + notice_ns, values)
             for place, process in enumerate(self._processes):
                 self._tell(place, process, met)
 
-    def _tell(self, shard: int, process: LoadProcess, order: Order) -> None:
+    def _tell(self, shard: int, process: Member, order: Order) -> None:
         try:
             process.tell(order)
         except LoadError as error:
@@ -234,19 +140,45 @@ def part_path(records_path: str, shard: int) -> Path:
     return path.with_name(f"{path.stem}-part{shard}.records")
 
 
-def merge_parts(records_path: str, shards: int) -> None:
-    """Put the shards' records together in one file, some hundred rows in memory at a time."""
+def merge_parts(records_path: str, ahead_ns: Sequence[int]) -> None:
+    """Put the shards' records together in one file, some hundred rows in memory at a time; the times of a
+    shard whose clock was ``ahead_ns`` of ours become ours."""
     import pyarrow.parquet as pq
 
-    parts = [path for shard in range(shards) if (path := part_path(records_path, shard)).exists()]
+    parts = {part_path(records_path, shard): ahead for shard, ahead in enumerate(ahead_ns)}
+    parts = {path: ahead for path, ahead in parts.items() if path.exists()}
     if not parts:
         return
     beside = Path(records_path).with_suffix(".tmp")
-    schema = pq.read_schema(parts[0])
+    schema = pq.read_schema(next(iter(parts)))
     with whole_or_not(beside, records_path), pq.ParquetWriter(beside, schema, compression="zstd") as writer:
-        for part in parts:
+        for part, ahead in parts.items():
             file = pq.ParquetFile(part)
             for group in range(file.num_row_groups):
-                writer.write_table(file.read_row_group(group))
+                table = file.read_row_group(group)
+                writer.write_table(_earlier(table, ahead) if ahead else table)
     for part in parts:
         part.unlink()
+
+
+def _earlier(table: Any, by_ns: int) -> Any:
+    """Records with all of their times, each column ``…_ns``, moved; what did not happen still did not."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for place, name in enumerate(table.schema.names):
+        if not name.endswith("_ns"):
+            continue
+        column, kind = table.column(place), table.schema.field(place)
+        if pa.types.is_list(kind.type):
+            moved: Any = pa.chunked_array(
+                [
+                    pa.ListArray.from_arrays(chunk.offsets, pc.subtract(chunk.values, by_ns))
+                    for chunk in column.chunks
+                ],
+                type=kind.type,
+            )
+        else:
+            moved = pc.subtract(column, by_ns)
+        table = table.set_column(place, kind, moved)
+    return table

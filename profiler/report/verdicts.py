@@ -15,6 +15,11 @@ from profiler.slo import Judged, limits
 from profiler.store import RunResult
 
 NO_END = "?"
+MORE_TO_SEND_WITH = (
+    "  the load needs more to be sent with: a quiet machine, load.processes where cores are free, else "
+    "--set load.machines=2, a second machine of a Ray cluster"
+)
+OF_CLOCKS = "the clock of "
 UNITS = {"requests_per_s": "requests/s", "concurrency": "requests at a time"}
 
 
@@ -129,11 +134,15 @@ def _reached(row: Row) -> str:
 
 
 def client_lines(rows: Sequence[Row]) -> list[str]:
-    return [
+    """Where the client was the limit, and what helps; to a clock that is not well known nothing does."""
+    bound = [row for row in rows if row["client_bound"]]
+    lines = [
         f"{CLIENT_MARK} {row['model']} at {load_text(row)} is client-bound: {row['client_bound']}"
-        for row in rows
-        if row["client_bound"]
+        for row in bound
     ]
+    if any(not row["client_bound"].startswith(OF_CLOCKS) for row in bound):
+        lines.append(MORE_TO_SEND_WITH)
+    return lines
 
 
 def sampler_lines(rows: Sequence[dict[str, Any]]) -> list[str]:

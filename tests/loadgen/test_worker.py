@@ -261,11 +261,22 @@ def test_a_worker_that_was_told_nothing_ends_at_once_and_a_closed_one_stays_clos
 def test_it_can_be_kept_to_some_cores():
     cores = {max(os.sched_getaffinity(0))}
     with LoadWorker() as worker:
-        worker.keep_to(set())
         child = worker._processes[0].popen.pid
+        with worker.kept_to(set()):
+            assert os.sched_getaffinity(child) == os.sched_getaffinity(0)
+        with worker.kept_to(cores):
+            assert os.sched_getaffinity(child) == cores
         assert os.sched_getaffinity(child) == os.sched_getaffinity(0)
-        worker.keep_to(cores)
-        assert os.sched_getaffinity(child) == cores
+
+
+def test_renewed_it_is_as_it_began(simulated, job):
+    with LoadWorker() as worker:
+        worker._wanted, worker._restarts = 2, 1
+        first, second = worker._own(2)
+        worker.renew()
+        assert (worker._wanted, worker._restarts, worker._processes) == (1, 0, [first])
+        assert second.popen.poll() is not None
+        assert worker.run(job(simulated(), n_out=2, window_s=0.2), ignore, ignore).trouble is None
 
 
 def test_outside_a_with_statement_it_says_so(job):
