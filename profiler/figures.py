@@ -73,6 +73,16 @@ class Figures(Struct, frozen=True, kw_only=True):
         return self.facts["gpus"] or 0
 
 
+def disturbed(found: Iterable[Figures]) -> str | None:
+    """What from outside is in figures: the first reason there is to hold their run anew."""
+    for each in found:
+        if each.facts["client_bound"]:
+            return f"the client was the limit ({each.facts['client_bound']})"
+        if each.facts["shared_gpu"]:
+            return "others used the GPUs"
+    return None
+
+
 def of_runs(runs: Iterable[RunResult]) -> list[Figures]:
     """Every load point of every run, in their order."""
     return [each for run in runs for each in of_run(run)]
@@ -161,6 +171,7 @@ def _context(run: RunResult, found: PointResult, notes: tuple[str, ...]) -> dict
         "sampler_late_s_max": found.sampling.late_s_max,
         "slo_verdicts": ", ".join(f"{each.limit.name} {each.verdict}" for each in found.judged) or None,
         "weights": run.manifest.model.weights,
+        "settings": alike.settings_words(run),
         "repeats": found.repeats,
         "failures": ", ".join(f"{n} {what}" for what, n in sorted((found.failures or {}).items())) or None,
         "status": run.manifest.status,

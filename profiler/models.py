@@ -56,6 +56,21 @@ def remote(name: str) -> Model:
     return Model(name=name, weights="remote", facts=facts)
 
 
+def hub_id(name: str) -> str | None:
+    """The Hub's id of a published model that the catalog has the shapes of, however it is written; None for
+    any other.  Looks at no network."""
+    entry = None if name in catalog.tiny_models() or _is_path(name) else catalog.find(name)
+    return _hub_id(name, entry)[0] if entry else None
+
+
+def beside(name: str, folder: Path) -> str:
+    """The name of a local model that is written relative to ``folder``, as a path from anywhere; other names
+    as they are."""
+    path = folder / Path(name).expanduser()
+    is_folder = path.is_dir() and (_is_path(name) or (path / "config.json").is_file())
+    return str(path.absolute()) if is_folder and name not in catalog.tiny_models() else name
+
+
 # ------------------------------------------------------------------------------------ the four kinds
 
 

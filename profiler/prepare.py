@@ -49,6 +49,15 @@ class Request(Struct, frozen=True, kw_only=True):
     devices: str | None = None
 
 
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What is measured under a scenario that is complete, and where its runs go; as in :class:`Request`."""
+
+    models: Sequence[str]
+    weights: str = "auto"
+    price: str | None = None
+    out: Path = Path("results")
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """All that is decided before anything starts; ``settings[i]`` belongs to ``models[i]``.  A model that is
     to be routed in several ways is there as often.
@@ -85,16 +94,31 @@ def prepare(request: Request, ask: Callable[[Endpoint, float], Endpoint] = ask_a
     InputError, with the mend, for anything that cannot work; leaves nothing running and writes nothing.
     """
     what = scenario.load(request.scenario, _overrides(request))
-    _check_words(request)
+    if request.key_env and not (request.url or request.engine == "endpoint"):
+        raise InputError("--key-env names the key of a server: it goes with --url")
+    wanted = Wanted(models=request.models, weights=request.weights, price=request.price, out=request.out)
+    return of(what, wanted, ask)
+
+
+def of(
+    what: Scenario,
+    wanted: Wanted,
+    ask: Callable[[Endpoint, float], Endpoint] = ask_alone,
+    machine: Host | None = None,
+) -> Plan:
+    """:func:`prepare` for a scenario that is resolved already.  ``machine``: this one, where it was looked at
+    before; it is looked at anew unless given."""
+    _check_words(wanted)
     _check_connections(what)
-    if not request.models and what.engine.kind != "endpoint":
+    _check_machines(what)
+    if not wanted.models and what.engine.kind != "endpoint":
         raise InputError("which model? give --model NAME (`profile list models` shows what is known)")
     boards(what.engine, what.telemetry.devices)  # refuses GPUs that are not here
-    machine = host.collect()
-    probed = _probed(request, what.engine, ask)
-    named = tuple(models.remote(each.model) for each in probed) or _models(request, what.engine)
+    machine = machine or host.collect()
+    probed = _probed(wanted, what.engine, ask)
+    named = tuple(models.remote(each.model) for each in probed) or _models(wanted, what.engine)
     kind = choose_kind(what.engine)
-    price = _price(request.price, machine.gpus if kind in LAUNCHED else ())
+    price = price_of(wanted.price, machine.gpus if kind in LAUNCHED else ())
     routings = _routings(what.engine)
     chosen = tuple(model for model in named for _ in routings)
     settings = tuple(
@@ -102,13 +126,13 @@ def prepare(request: Request, ask: Callable[[Endpoint, float], Endpoint] = ask_a
         for model in named
         for routing in routings
     )
-    store.check_writable(request.out)
+    store.check_writable(wanted.out)
     return Plan(
         scenario=what,
         models=chosen,
         settings=settings,
         host=machine,
-        out=request.out,
+        out=wanted.out,
         exclusive=_exclusive(what, kind, machine, chosen, settings),
         price=price,
         probed=probed,
@@ -163,6 +187,24 @@ def _notes(
     return tuple(dict.fromkeys(found))
 
 
+def afresh(plan: Plan) -> Plan:
+    """The same once more, as runs of their own: other prompts, and another seed of the simulated engine's
+    jitter, unless one is said."""
+    return msgspec.structs.replace(
+        plan,
+        settings=tuple(map(_reseeded, plan.settings)),
+        group=os.urandom(4).hex(),
+        prompt_salt=int.from_bytes(os.urandom(4)),
+    )
+
+
+def _reseeded(settings: EngineSettings) -> EngineSettings:
+    if settings.kind != "simulated":
+        return settings
+    seed = int.from_bytes(os.urandom(4))
+    return msgspec.structs.replace(settings, args={"seed": seed, **settings.args})
+
+
 def resume(folder: Path) -> Plan:
     """The plan of an interrupted run, with the runs it was interleaved with, to be completed.
 
@@ -212,7 +254,7 @@ def _check_same_machine(run: RunResult, machine: Host) -> None:
 def _check_connections(what: Scenario) -> None:
     """A slot needs a connection of its own, and a connection is an open file."""
     for point in scenario.points(what):
-        each = math.ceil((point.concurrency or 0) / (what.load.processes or 1))
+        each = math.ceil((point.concurrency or 0) / ((what.load.processes or 1) * what.load.machines))
         if each > most_connections():
             raise InputError(
                 f"load: {point.concurrency} requests at once need as many open files, a process may have "
@@ -221,16 +263,19 @@ def _check_connections(what: Scenario) -> None:
             )
 
 
-def _check_words(request: Request) -> None:
+def _check_machines(what: Scenario) -> None:
+    if what.load.machines > 1:
+        from profiler.cluster import remote_load
+
+        remote_load.check(what.load.machines)
+
+
+def _check_words(wanted: Wanted) -> None:
     """Refuse words that would otherwise have no effect."""
-    if request.weights not in models.WEIGHTS:
-        raise InputError(
-            f"--weights {request.weights}: no such kind{nearest(request.weights, models.WEIGHTS)}"
-        )
-    if any(not name.strip() for name in request.models):
+    if wanted.weights not in models.WEIGHTS:
+        raise InputError(f"--weights {wanted.weights}: no such kind{nearest(wanted.weights, models.WEIGHTS)}")
+    if any(not name.strip() for name in wanted.models):
         raise InputError("--model: the name is empty")
-    if request.key_env and not (request.url or request.engine == "endpoint"):
-        raise InputError("--key-env names the key of a server: it goes with --url")
 
 
 def _fraction(text: str) -> float:
@@ -275,22 +320,22 @@ def _overrides(request: Request) -> list[str]:
     return words
 
 
-def _models(request: Request, engine: EngineSettings) -> tuple[Model, ...]:
+def _models(wanted: Wanted, engine: EngineSettings) -> tuple[Model, ...]:
     """The simulated engine serves names of its own; all others are resolved."""
     if engine.kind == "simulated":
-        return tuple(models.remote(name) for name in request.models)
-    return tuple(models.resolve(name, request.weights) for name in request.models)
+        return tuple(models.remote(name) for name in wanted.models)
+    return tuple(models.resolve(name, wanted.weights) for name in wanted.models)
 
 
 def _probed(
-    request: Request, engine: EngineSettings, ask: Callable[[Endpoint, float], Endpoint]
+    wanted: Wanted, engine: EngineSettings, ask: Callable[[Endpoint, float], Endpoint]
 ) -> tuple[Endpoint, ...]:
     """Ask a server that is already running whether it serves these models; none named: its only one."""
     if engine.kind != "endpoint":
         return ()
     from profiler.engines.endpoint import open_endpoint
 
-    named = (Model(name=name, weights="remote") for name in request.models or ("",))
+    named = (Model(name=name, weights="remote") for name in wanted.models or ("",))
     return tuple(ask(open_endpoint(engine, model).endpoint, PROBE_TIMEOUT_S) for model in named)
 
 
@@ -315,7 +360,7 @@ def _exclusive(
     return sum(each or 0 for each in needed) > fit.available_memory_bytes()
 
 
-def _price(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:
+def price_of(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:
     """The price asked for, else the catalog's for this GPU, else none (a CPU machine has no list price)."""
     gpu = gpus[0].name if gpus else None
     if text is not None:

@@ -7,11 +7,12 @@ wrong types, wrong units and combinations that cannot be measured end in one lin
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import inspect
@@ -36,23 +37,35 @@ def names() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))} if folder else {}
 
 
+class Setting(NamedTuple):
+    """A value that takes the place of a scenario's own; ``label``: how messages name where it was said."""
+
+    path: str
+    value: Any
+    label: str = "--set"
+
+
 def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
     """The scenario called ``name_or_path`` (built-in name or TOML file), ``overrides`` applied in order.
 
     An override reads ``load.concurrency=1,8,64``: a dotted path, then a TOML value, a bare word, or a
     comma list.  Raises InputError.
     """
-    path, label = _locate(str(name_or_path))
+    return resolve(name_or_path, [override(words) for words in overrides])
+
+
+def resolve(name_or_path: str | Path, settings: Sequence[Setting]) -> Scenario:
+    """:func:`load` with values instead of words.  Raises InputError."""
+    path, label = locate(str(name_or_path))
     tree = toml_tables.read(path, label)
     tree.setdefault("name", path.stem)
     tree.setdefault("about", "")
     source = Source(label, Scenario)
-    for override in overrides:
-        source.overridden.append(_override(tree, override, source.overridden))
+    for setting in settings:
+        _put(tree, setting, source.overridden)
+        source.overridden[setting.path] = setting.label
     scenario = toml_tables.convert(tree, Scenario, source)
-    scenario = _with_absolute_trace(
-        scenario, Path.cwd() if source.of("load.trace") == "--set" else path.parent
-    )
+    scenario = _with_absolute_trace(scenario, path.parent if source.of("load.trace") == label else Path.cwd())
     for key, trouble in contradictions(scenario):
         raise InputError(f"{source.of(key)}: {key}: {trouble}")
     return scenario
@@ -75,6 +88,8 @@ def digest(scenario: Scenario) -> str:
     if not scenario.is_adaptive:  # they say nothing then, and older runs know nothing of them
         for name in ADAPTIVE:
             del tree["measure"][name]
+    if load_.machines == 1:  # as of runs that know of no others
+        del tree["load"]["machines"]
     return hashlib.sha256(msgspec.json.encode(tree, order="sorted")).hexdigest()
 
 
@@ -110,7 +125,8 @@ def _with_absolute_trace(scenario: Scenario, base: Path) -> Scenario:
 # ------------------------------------------------------------------------------------------ reading
 
 
-def _locate(name: str) -> tuple[Path, str]:
+def locate(name: str) -> tuple[Path, str]:
+    """The file of a scenario, and how messages call it.  Raises InputError."""
     known = names()
     if name in known:
         return known[name], f"scenarios/{name}.toml"
@@ -128,14 +144,20 @@ def _locate(name: str) -> tuple[Path, str]:
 # ---------------------------------------------------------------------------------------- overrides
 
 
-def _override(tree: dict[str, Any], override: str, before: Sequence[str]) -> str:
-    """Put one ``path=value`` into ``tree`` and return its path; what the file says instead of it goes, what
-    the overrides ``before`` say stays."""
-    path, equals, text = (part.strip() for part in override.partition("="))
+def override(words: str) -> Setting:
+    """``path=value`` as it is written after ``--set``.  Raises InputError for what is none; that the path
+    is one of a scenario is checked where it is applied."""
+    path, equals, text = (part.strip() for part in words.partition("="))
     if not equals or not path:
-        raise InputError(f"--set {override}: expected key=value, for example --set load.concurrency=1,8,64")
-    keys = path.split(".")
-    _check_path(keys)
+        raise InputError(f"--set {words}: expected key=value, for example --set load.concurrency=1,8,64")
+    return Setting(path, _value(text))
+
+
+def _put(tree: dict[str, Any], setting: Setting, before: Collection[str]) -> None:
+    """Put one value into ``tree``; what the file says instead of it goes, what the settings ``before`` say
+    stays."""
+    keys = setting.path.split(".")
+    check_path(setting.path, setting.label)
     table = tree
     for key in keys[:-1]:
         below = table.get(key)
@@ -143,11 +165,10 @@ def _override(tree: dict[str, Any], override: str, before: Sequence[str]) -> str
             below = {"mean": below}  # workload.input_tokens.spread=0.5 on an exact length
         table[key] = below if isinstance(below, dict) else {}
         table = table[key]
-    table[keys[-1]] = _value(text)
-    for section, name in _displaced(path, table[keys[-1]]):
+    table[keys[-1]] = copy.deepcopy(setting.value)  # brought into its spelling in place
+    for section, name in _displaced(setting.path, setting.value):
         if f"{section}.{name}" not in before and isinstance(tree.get(section), dict):
             tree[section].pop(name, None)
-    return path
 
 
 def _displaced(path: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -168,21 +189,21 @@ def _displaced(path: str, value: Any) -> Iterator[tuple[str, str]]:
         yield "load", "requests_per_s" if path == "load.stages" else "stages"
 
 
-def _check_path(keys: list[str]) -> None:
+def check_path(path: str, label: str) -> None:
+    """Raises InputError, which begins with ``label``, where no scenario has such a key."""
     node: inspect.Type = _TREE
+    keys = path.split(".")
     for depth, key in enumerate(keys):
         struct = fields_of(node)
         if isinstance(node, inspect.DictType):
             return
         prefix = ".".join(keys[:depth])
         if struct is None:
-            raise InputError(f"--set {'.'.join(keys)}: {prefix} is a single value, it has no key {key!r}")
+            raise InputError(f"{label}: {path}: {prefix} is a single value, it has no key {key!r}")
         fields = {field.name: field.type for field in struct.fields}
         if key not in fields:
-            hint = _nearest_path(".".join(keys)) if depth == 0 else nearest(key, fields)
-            raise InputError(
-                f"--set {'.'.join(keys)}: unknown key {key!r}{f' in {prefix}' if prefix else ''}{hint}"
-            )
+            hint = _nearest_path(path) if depth == 0 else nearest(key, fields)
+            raise InputError(f"{label}: {path}: unknown key {key!r}{f' in {prefix}' if prefix else ''}{hint}")
         node = fields[key]
 
 

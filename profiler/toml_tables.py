@@ -23,17 +23,17 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Source:
-    """What is read, for messages: the schema, and where a key's value came from: the file ``label``, or
-    ``--set`` for ``overridden`` keys."""
+    """What is read, for messages: the schema, and where a key's value came from: the file ``label``, or, for
+    ``overridden`` keys (path → label), what took its place (``--set``)."""
 
     def __init__(self, label: str, schema: type[msgspec.Struct]) -> None:
         self.label = label
         self.root = _type_info(schema)
-        self.overridden: list[str] = []
+        self.overridden: dict[str, str] = {}
 
     def of(self, key: str) -> str:
-        hit = any(key == path or key.startswith((f"{path}.", f"{path}[")) for path in self.overridden)
-        return "--set" if hit else self.label
+        hits = [path for path in self.overridden if key == path or key.startswith((f"{path}.", f"{path}["))]
+        return self.overridden[max(hits, key=len)] if hits else self.label
 
 
 @cache
@@ -48,6 +48,17 @@ def convert(table: dict[str, Any], schema: type[T], source: Source) -> T:
         return msgspec.convert(table, schema)
     except msgspec.ValidationError as error:
         raise InputError(_explain(str(error), table, source)) from None
+
+
+def spelled(value: Any, key: str, source: Source) -> Any:
+    """One value in its schema's spelling; a table in it is changed in place.  Raises InputError for a time or
+    a share that is none; whether the value fits is seen by :func:`convert`."""
+    return _normal(value, _type_at(key, source.root), key, source)
+
+
+def type_at(key: str, schema: type[msgspec.Struct]) -> inspect.Type:
+    """What the schema has at a dotted path; of a key in a table of the user's own keys, that table."""
+    return _type_at(key, _type_info(schema))
 
 
 def read(path: Path, label: str) -> dict[str, Any]:
@@ -216,6 +227,8 @@ def _describe(node: inspect.Type, key: str = "") -> str:
     if isinstance(node, inspect.IntType | inspect.FloatType):
         noun = "a whole number" if isinstance(node, inspect.IntType) else "a number"
         return f"{'seconds, ' if _is_time(key) else ''}{noun}{_bounds(node)}"
+    if isinstance(node, inspect.BoolType):
+        return "true or false"
     struct = fields_of(node)
     plain = f"a table with {', '.join(field.name for field in struct.fields)}" if struct else "a table"
     plain = "a table of text values" if _is_text_table(node) else plain

@@ -143,6 +143,26 @@ class OfTrial(Event, frozen=True, kw_only=True, tag="trial"):
     runs: tuple[str, ...]
 
 
+class OfSweep(Event, frozen=True, kw_only=True, tag="sweep"):
+    """What is new of a sweep.  ``what``: "begun", "start" (one begins), how one ended ("held", "disturbed",
+    "failed", "cut short", "lost") or, the last event of all, "ended".  ``held`` of ``asked`` starts of cells
+    count."""
+
+    what: str
+    sweep: str
+    record: str
+    model: str | None
+    node: str | None
+    cells: tuple[str, ...]
+    number: int | None
+    why: str | None
+    runs: tuple[str, ...]
+    held: int
+    asked: int
+    spent_s: float
+    spent_usd: float | None
+
+
 class Events(Standing):
     """Writes them to stderr; a context manager, which writes the last one where something ends it."""
 
@@ -237,6 +257,10 @@ class Events(Standing):
             verdict=verdict,
             runs=trial.runs(),
         )
+
+    def sweep(self, **told: Any) -> None:
+        """The keys of :class:`OfSweep`."""
+        self._write(OfSweep, **told)
 
     def _at_s(self) -> float:
         return round((time.perf_counter_ns() - self._began_ns) / 1e9, 3)

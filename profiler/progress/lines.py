@@ -47,7 +47,7 @@ class Lines(Standing):
         seconds = (window.closed_ns - window.opened_ns) / 1e9
         so_far = self.known_of(model, slot.point)
         reached = words.precision_words(so_far.half_frac, so_far.windows) if so_far else ""
-        said = [f"done in {seconds:.1f} s", reached, *words.troubles(window)]
+        said = [f"done in {seconds:.1f} s", reached, *words.troubles(window), *words.clocks(window)]
         about = "about " if known and left else ""
         to_go = "searching" if left is None else f"{about}{left} to go"
         rest = ", ".join(filter(None, (to_go, words.time_left(self.left_s()))))

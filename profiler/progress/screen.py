@@ -100,6 +100,8 @@ class Screen(Standing):
         super().window(model, slot, window, left, known)
         for trouble in words.troubles(window):
             self.note(f"⚠ {words.label(model, slot)} · {trouble}", BAD)
+        for known_within in words.clocks(window):
+            self.note(f"{words.label(model, slot)} · {known_within}")
 
     def _drawn(self) -> Group:
         from rich.console import Group

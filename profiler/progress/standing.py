@@ -92,6 +92,8 @@ class Standing:
 
     def begin(self, ahead: Ahead) -> None:
         self.ahead, self.left = ahead, ahead.windows
+        self._known.clear()  # another run, of other requests perhaps
+        self._rates_of.clear()
 
     def up(self, model: str, sources: Sources) -> None:
         self._followers[model] = Follower(sources)

@@ -86,6 +86,12 @@ def troubles(window: Window) -> Iterator[str]:
         yield f"the client was the limit ({'; '.join(window.audit.bound_by)})"
 
 
+def clocks(window: Window) -> Iterator[str]:
+    """How well the times of other machines that sent are known; latencies are of one clock each."""
+    for each in window.audit.clocks if window.audit else ():
+        yield f"clock of {each.machine} known within {each.bound_s * 1e3:.2g} ms"
+
+
 def clock(seconds: float) -> str:
     """``0:07``, ``12:30``, ``2 h 05 min``."""
     whole = round(seconds)

@@ -13,16 +13,15 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from profiler import host_facts, prices, store
+from profiler import host_facts, prices, spending, store
 from profiler.claims import law, ledger, metrics
-from profiler.claims.ledger import Budget, Leg, Takes, Trial
+from profiler.claims.ledger import Leg, Takes, Trial
 from profiler.claims.nouns import Claim
 from profiler.errors import InputError
 from profiler.prepare import Plan
+from profiler.spending import Budget
 from profiler.stats import planning, sequential
 from profiler.trials import lots, pace, who, words
-
-OVERRUN = 2  # times what was announced, after which a trial without a budget stops
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -66,7 +65,7 @@ def outline(asked: Asked) -> Outline:
     usd_per_s = _usd_per_s(plans)
     if "usd" in asked.claim.metric and usd_per_s is None:
         raise InputError(f"{asked.claim.metric} needs a price of an hour: --price USD or a price sheet")
-    budget = read_budget(asked.budget, usd_per_s)
+    budget = spending.read(asked.budget, usd_per_s)
     trial = _new(asked, pair, plans, usd_per_s)
     held = ledger.read_all(asked.out)
     earlier = [each for each in held if each.digest == trial.digest]
@@ -75,11 +74,11 @@ def outline(asked: Asked) -> Outline:
     if known is not None:
         _check_machine(known, trial)
         _check_kept(known, asked.out)
-        budget = budget or _double(known.spent_s, pace.left_s(known, known.most - known.starts))
+        budget = budget or spending.unasked(known.spent_s, pace.left_s(known, known.most - known.starts))
         known = msgspec.structs.replace(known, budget=budget, usd_per_hour=trial.usd_per_hour)
         return Outline(trial=known, results=asked.out, plans=plans, is_new=False, notes=notes)
     trial = _within(trial, budget or Budget(), asked.out, plans, usd_per_s)
-    trial = msgspec.structs.replace(trial, budget=budget or _double(0.0, trial.takes.seconds))
+    trial = msgspec.structs.replace(trial, budget=budget or spending.unasked(0.0, trial.takes.seconds))
     before = tuple(each.id for each in earlier if _setting(each) == _setting(trial))
     trial = msgspec.structs.replace(trial, before=before)
     return Outline(trial=trial, results=asked.out, plans=plans, is_new=True, notes=notes)
@@ -240,45 +239,3 @@ def _with_power(takes: Takes, claim: Claim, looks: Sequence[int]) -> Takes:
     power: Callable[..., float] = planning.power_equal if is_equal else planning.power
     distance = margin if is_equal else math.log1p(margin)
     return msgspec.structs.replace(takes, beyond=margin, power=power(looks[-1], spread, distance, level))
-
-
-# ------------------------------------------------------------------------------------------ the budget
-
-
-def _double(spent_s: float, expected_s: float) -> Budget:
-    """What holds where nobody gave a budget: what was announced may have been wrong, not without end."""
-    return Budget(seconds=spent_s + OVERRUN * expected_s, given=False)
-
-
-def read_budget(text: str | None, usd_per_s: float | None) -> Budget | None:
-    """``90min``, ``5usd`` or both, ``2h,5usd``.  Raises InputError, also for money where nothing is known to
-    cost any."""
-    from profiler import toml_tables
-
-    if text is None:
-        return None
-    seconds = usd = None
-    for word in text.split(","):
-        plain = word.strip().lower()
-        is_money = plain.endswith("usd") or plain.startswith("$")
-        if is_money and usd is None:
-            usd = _usd(plain, word)
-        elif plain[-1:].isalpha() and not is_money and seconds is None:
-            seconds = toml_tables.seconds(plain, "--budget")
-        else:
-            raise InputError(f"--budget {text}: expected a time or a sum, such as 90min, 5usd or 2h,5usd")
-    if usd is not None and usd_per_s is None:
-        raise InputError("--budget in USD needs a price of an hour: --price USD or a price sheet")
-    if 0 in (seconds, usd):
-        raise InputError(f"--budget {text}: nothing can be held for nothing")
-    return Budget(seconds=seconds, usd=usd)
-
-
-def _usd(plain: str, word: str) -> float:
-    try:
-        found = float(plain.removesuffix("usd").removeprefix("$"))
-    except ValueError:
-        found = math.nan
-    if not 0 <= found < math.inf:
-        raise InputError(f"--budget {word.strip()}: expected a sum of money such as 5usd")
-    return found

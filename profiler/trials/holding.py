@@ -11,27 +11,24 @@ others used the GPUs); nothing is ever left out for what it measured.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from profiler import comparison, store
-from profiler.adaptive import Precision
+from profiler import comparison, figures, store
 from profiler.claims import evidence, judge, ledger, making
 from profiler.claims.law import FEWEST_STARTS
 from profiler.claims.ledger import Block, Dropped, Held, Leg, Look, Trial
 from profiler.claims.nouns import Case, Ruling
 from profiler.errors import InputError, describe
-from profiler.loadgen.job import Progress
-from profiler.measure import Ahead, Show, execute
-from profiler.prepare import Plan
-from profiler.schema import Window
-from profiler.subject import Slot, Sources
+from profiler.measure import Show, execute
+from profiler.pace import took_s
+from profiler.prepare import afresh
+from profiler.progress.part import Part
 from profiler.trials import lots, pace
 from profiler.trials.asking import Outline
 from profiler.trials.decide import decide
@@ -156,10 +153,10 @@ class _Book:
         leg = self.trial.blocks[-1].left[0]
         left = store.group(self.results, group)
         if left and left[0].manifest.status == "complete":
-            self.held(leg, left[0].folder.name, pace.took_s(left[0].manifest))
+            self.held(leg, left[0].folder.name, took_s(left[0].manifest))
         else:
             name = left[0].folder.name if left else None
-            self.dropped(leg, name, "it was cut short", pace.took_s(left[0].manifest) if left else 0.0)
+            self.dropped(leg, name, "it was cut short", took_s(left[0].manifest) if left else 0.0)
 
 
 # ---------------------------------------------------------------------------------------------- a leg
@@ -169,40 +166,28 @@ def _hold_next(book: _Book, show: Show) -> None:
     """The next leg: in a run folder of its own, sealed when this returns."""
     number = book.open_block()
     leg = book.trial.blocks[number].left[0]
-    plan = _afresh(book.outline.plans[leg])
+    plan = afresh(book.outline.plans[leg])
     book.write(under_way=plan.group)
-    with _timed() as took_s:
+    with _timed() as so_far_s:
         try:
-            folder = execute(plan, _Part(show, book.trial, number))[0]
+            folder = execute(plan, _part(show, book.trial, number))[0]
         except BaseException as error:
             found = store.group(book.results, plan.group)
-            book.dropped(leg, found[0].folder.name if found else None, describe(error)[1], took_s())
+            book.dropped(leg, found[0].folder.name if found else None, describe(error)[1], so_far_s())
             raise
-    if (why := _disturbed(folder)) and _times_disturbed(book.trial, number, leg) < MOST_AGAIN:
-        book.dropped(leg, folder.name, DISTURBED + why, took_s())
+    why = figures.disturbed(figures.of_runs([store.load(folder)]))
+    if why and _times_disturbed(book.trial, number, leg) < MOST_AGAIN:
+        book.dropped(leg, folder.name, DISTURBED + why, so_far_s())
     else:
-        book.held(leg, folder.name, took_s())
+        book.held(leg, folder.name, so_far_s())
         book.tell("held", book.trial)
 
 
-def _afresh(plan: Plan) -> Plan:
-    """The plan of a leg for one more start: other prompts, and another seed of the simulated engine's jitter,
-    unless one is said."""
-    fresh = {"group": os.urandom(4).hex(), "prompt_salt": int.from_bytes(os.urandom(4))}
-    settings = plan.settings[0]
-    if settings.kind == "simulated":
-        settings = replace(settings, args={"seed": int.from_bytes(os.urandom(4)), **settings.args})
-    return replace(plan, settings=(settings,), **fresh)
-
-
-def _disturbed(folder: Path) -> str | None:
-    """What from outside is in the figures of a run."""
-    for row in comparison.rows([store.load(folder)]):
-        if row["client_bound"]:
-            return f"the client was the limit ({row['client_bound']})"
-        if row["shared_gpu"]:
-            return "others used the GPUs"
-    return None
+def _part(show: Show, trial: Trial, number: int) -> Part:
+    """The windows of one leg, shown as part of its trial."""
+    last = trial.blocks[-1]
+    after = (trial.most - number - 1) * len(last.order)
+    return Part(show, f"block {number + 1} of {trial.most}", len(last.left) - 1 + after)
 
 
 def _times_disturbed(trial: Trial, number: int, leg: Leg) -> int:
@@ -215,44 +200,6 @@ def _times_disturbed(trial: Trial, number: int, leg: Leg) -> int:
 def _timed() -> Iterator[Any]:
     began_ns = time.perf_counter_ns()
     yield lambda: (time.perf_counter_ns() - began_ns) / 1e9
-
-
-class _Part:
-    """The windows of one leg, shown as part of its trial."""
-
-    def __init__(self, show: Show, trial: Trial, number: int) -> None:
-        self._show = show
-        self._where = f"block {number + 1} of {trial.most}"
-        legs = len(trial.blocks[-1].order)
-        self._legs_left = len(trial.blocks[-1].left) - 1 + (trial.most - number - 1) * legs
-        self._held = 0
-
-    def _named(self, model: str) -> str:
-        return f"{self._where} · {model}"
-
-    def begin(self, ahead: Ahead) -> None:
-        windows = None if ahead.windows is None else ahead.windows * (1 + self._legs_left)
-        names = tuple(map(self._named, ahead.models))
-        self._show.begin(replace(ahead, models=names, windows=windows))
-
-    def up(self, model: str, sources: Sources) -> None:
-        self._show.up(self._named(model), sources)
-
-    def phase(self, model: str, text: str) -> None:
-        self._show.phase(self._named(model), text)
-
-    def progress(self, model: str, slot: Slot, progress: Progress) -> None:
-        self._show.progress(self._named(model), slot, progress)
-
-    def window(
-        self, model: str, slot: Slot, window: Window, left: int | None, known: Precision | None
-    ) -> None:
-        self._held += 1
-        rest = None if left is None else left + self._legs_left * (self._held + left)
-        self._show.window(self._named(model), slot, window, rest, known)
-
-    def sealed(self, folders: Sequence[Path]) -> None:
-        self._show.sealed(folders)
 
 
 # --------------------------------------------------------------------------------------------- a look
@@ -278,12 +225,11 @@ def _judge(book: _Book, budget_ends: bool = False) -> None:
 
 def _is_paid_for(trial: Trial) -> bool:
     """Whether the budget lasts for the block that is next, or for the rest of the one that is begun."""
-    budget, block = trial.budget, trial.blocks[-1] if trial.blocks else None
+    block = trial.blocks[-1] if trial.blocks else None
     share = len(block.left) / len(block.order) if block and block.left else 1.0
     seconds = trial.spent_s + pace.left_s(trial, 1) * share
     usd = None if trial.usd_per_hour is None else seconds * trial.usd_per_hour / 3600
-    in_time = budget.seconds is None or seconds <= budget.seconds
-    return in_time and (budget.usd is None or usd is None or usd <= budget.usd)
+    return trial.budget.pays(seconds, usd)
 
 
 def _last_look(book: _Book) -> None:

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from profiler import store
+from profiler import figures, store
 from profiler.adaptive import Precision
 from profiler.cli import app
 from profiler.errors import EngineError
@@ -171,7 +171,7 @@ def test_a_trial_tells_programs(trial, tmp_path):
 
 def test_a_dropped_start_is_told(trial, monkeypatch):
     reasons = iter(["others used the GPUs"])
-    monkeypatch.setattr(holding, "_disturbed", lambda _: next(reasons, None))
+    monkeypatch.setattr(figures, "disturbed", lambda _: next(reasons, None))
     told = lines(CliRunner().invoke(app, trial).stderr)
     (dropped,) = (each for each in told if each.get("what") == "dropped")
     assert dropped["dropped"] == "disturbed: others used the GPUs"

@@ -93,6 +93,14 @@ def test_of_a_number_of_windows_the_interval_is_that_of_their_rates(chunks):
     assert found.half_frac == (None if expected is None else pytest.approx(expected))
 
 
+def test_another_run_s_windows_say_nothing_of_this_one_s(now):
+    """The runs of one engine start in a sweep: the same model and loads, other requests."""
+    now.window("m", SLOT, held(0, 10), 0, None)
+    now.begin(AHEAD)
+    now.window("m", SLOT, held(0, 99), 0, None)
+    assert now.known_of("m", SLOT.point) == (None, 1, None)
+
+
 def test_a_window_without_a_steady_part_has_no_rate(now):
     for n in range(3):
         now.window("m", SLOT, held(n, steady_start_ns=None, steady_end_ns=None), 5, None)

@@ -68,16 +68,16 @@ class Engine:
         run.update(engine=EngineFacts(kind="simulated", version="1", device="cpu"), starts_s=(0.5,))
         try:
             self.before(len(self.held))
+            self.held.append(name)
+            for index, point in enumerate(scenario.points(plan.scenario)):
+                factor = self.ratio * self.at(point.concurrency) if is_quick else 1.0
+                window, records = _held(index, speed * factor, point)
+                records_file.write_records(run.records_path(index), records)
+                run.add(window)
         except BaseException:
             run.update(status="interrupted", reason="a test")
             run.close()
             raise
-        self.held.append(name)
-        for index, point in enumerate(scenario.points(plan.scenario)):
-            factor = self.ratio * self.at(point.concurrency) if is_quick else 1.0
-            window, records = _held(index, speed * factor, point)
-            records_file.write_records(run.records_path(index), records)
-            run.add(window)
         run.seal()
         return [run.folder]
 

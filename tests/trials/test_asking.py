@@ -7,15 +7,14 @@ import shutil
 import msgspec
 import pytest
 
-from profiler import scenario, trials
+from profiler import pace, scenario, spending, trials
 from profiler.claims import ledger, reading
 from profiler.claims.nouns import Conditions, Grid, Models
 from profiler.claims.nouns import Plan as TrialPlan
 from profiler.errors import InputError
 from profiler.progress import Quiet
 from profiler.schema import Gpu
-from profiler.settings import Measure
-from profiler.trials import asking, holding, pace
+from profiler.trials import holding
 from tests import make
 from tests.trials import fake
 
@@ -168,29 +167,13 @@ def test_a_machine_that_the_claim_is_not_of_is_named_before_whether_the_model_fi
 # ------------------------------------------------------------------------------------------ the budget
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds", "usd"),
-    [
-        ("90min", 5400, None),
-        ("2h", 7200, None),
-        ("5usd", None, 5),
-        ("$4.20", None, 4.2),
-        ("2h, 5 USD", 7200, 5),
-        ("30s,1usd", 30, 1),
-    ],
-)
-def test_budgets_are_read_in_time_and_money(text, seconds, usd):
-    found = asking.read_budget(text, usd_per_s=0.001)
-    assert (found.seconds, found.usd) == (seconds, usd)
-
-
 def test_without_a_budget_a_trial_ends_at_twice_what_was_announced_and_goes_on_by_the_same_words(tmp_path):
     trial = kept(tmp_path)
-    assert trial.budget == ledger.Budget(seconds=2 * trial.takes.seconds, given=False)
+    assert trial.budget == spending.Budget(seconds=2 * trial.takes.seconds, given=False)
     ledger.write(tmp_path, msgspec.structs.replace(trial, spent_s=1000.0))
     again = outline(tmp_path).trial
-    assert again.budget == ledger.Budget(seconds=1000 + 2 * trial.takes.seconds, given=False)
-    assert outline(tmp_path, budget="1h").trial.budget == ledger.Budget(seconds=3600)
+    assert again.budget == spending.Budget(seconds=1000 + 2 * trial.takes.seconds, given=False)
+    assert outline(tmp_path, budget="1h").trial.budget == spending.Budget(seconds=3600)
 
 
 def test_a_budget_plans_as_many_starts_as_it_pays_for_and_looks_at_those(tmp_path):
@@ -283,15 +266,6 @@ def test_earlier_runs_of_the_model_say_how_long_starts_and_windows_take(tmp_path
     assert takes.start_s == pytest.approx(33 * 12)
     assert takes.windows_s == pytest.approx(12 * 12)  # 10 s and a second on each side
     assert takes.grounds == ("engine starts as in earlier runs", "windows as in earlier runs")
-
-
-def test_windows_last_whole_multiples_until_enough_requests_are_complete():
-    measure = msgspec.structs.replace(
-        Measure(), warmup_s=5.0, window_s=10.0, max_window_s=100.0, min_requests=20
-    )
-    assert pace.window_s(measure, 4, requests_per_s=1.0) == pytest.approx(5 + 20 + 4)
-    assert pace.window_s(measure, 64, requests_per_s=1.0) == pytest.approx(5 + 70 + 64)
-    assert pace.window_s(measure, 4, requests_per_s=0.01) == pytest.approx(5 + 100 + 400)
 
 
 def test_on_a_known_gpu_windows_are_as_long_as_the_predictor_says(tmp_path):

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import msgspec
 import pytest
 
-from profiler import store, trials
+from profiler import figures, store, trials
 from profiler.claims import docket, ledger
 from profiler.claims.nouns import Grid
 from profiler.claims.nouns import Plan as TrialPlan
@@ -348,7 +348,7 @@ def test_a_leg_that_was_disturbed_is_dropped_by_name_and_held_anew_but_not_for_e
     tmp_path, engine, monkeypatch
 ):
     engine(1.5)
-    monkeypatch.setattr(holding, "_disturbed", lambda folder: "others used the GPUs")
+    monkeypatch.setattr(figures, "disturbed", lambda _: "others used the GPUs")
     trial = hold(tmp_path, claim=fake.claim(plan=TrialPlan(starts=3, looks=1, set=fake.SETS)))
     assert len(trial.dropped) == 6 * holding.MOST_AGAIN
     assert {gone.why for gone in trial.dropped} == {"disturbed: others used the GPUs"}
