@@ -30,12 +30,17 @@ from profiler.cli import (
     plot,
     report,
     run,
+    sweep,
     tokens,
     trials,
     view,
 )
-from profiler.cli.base import INTERRUPTED, say, write
+from profiler.cli.base import INTERRUPTED, at_hand, say, write
 from profiler.errors import EngineError, ProfilerError
+
+# Their words for runs may be addresses (s3://…), which are read from a copy on this machine.
+READS = {"claims", "compare", "cost", "export", "frontier", "gate", "plan", "plot", "report", "tokens"}
+READS |= {"view"}
 
 
 class Commands(TyperGroup):
@@ -43,7 +48,8 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         two = " ".join(args[:2])
-        return super().resolve_command(ctx, [two, *args[2:]] if two in self.commands else args)
+        words = [two, *args[2:]] if two in self.commands else args
+        return super().resolve_command(ctx, [words[0], *at_hand(words[1:])] if words[0] in READS else words)
 
 
 app = typer.Typer(
@@ -115,6 +121,8 @@ app.command()(view.view)
 app.command()(tokens.tokens)
 app.command()(claims.claims)
 app.command("claims run")(trials.run_trial)
+app.command()(sweep.sweep)
+app.command("sweep status")(sweep.status)
 app.command("import")(imports.import_results)
 app.command("list")(catalog.list_catalog)
 app.command()(catalog.doctor)

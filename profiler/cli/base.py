@@ -129,6 +129,21 @@ def promised(words: Sequence[Path], context: typer.Context) -> tuple[list[Path],
     return folders, found
 
 
+def at_hand(words: Sequence[str]) -> list[str]:
+    """A command's words, with folders of this machine in place of addresses (``--option=ADDRESS`` too).
+
+    Raises InputError for an address with no sealed run behind it.
+    """
+    from profiler.storage import mirror, places
+
+    found = []
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        local = str(mirror.local(value)) if places.is_address(value) else value
+        found.append(f"{option}{equals}{local}")
+    return found
+
+
 def figure_file(out: Path | None, option: str) -> None:
     """Raises InputError for a file that no figure can be written to; None is no file."""
     if out is None:
