@@ -8,7 +8,10 @@ from hashlib import sha256
 import msgspec
 
 from profiler.host_facts import differences, facts
+from profiler.secret import is_secret
 from profiler.store import RunResult
+
+ADDRESSED = ("url", "key_env")  # arguments that say where a server is, not how it runs
 
 
 def same_engine(a: RunResult, b: RunResult) -> bool:
@@ -30,6 +33,20 @@ def fingerprint(run: RunResult) -> str:
         (told.by, told.precision) if (told := manifest.imported) else None,
     )
     return sha256(repr(same).encode()).hexdigest()[:16]
+
+
+def settings_words(run: RunResult) -> str | None:
+    """What its engine was asked for beside what has a column: ``dtype=float32 max_num_seqs=64``;
+    None where the tool that measured an imported run did not."""
+    if run.manifest.imported:
+        return None
+    asked = run.manifest.scenario.engine
+    told = {"dtype": asked.dtype, "max_model_len": asked.max_model_len, **asked.args}
+    return " ".join(
+        f"{name}={value}"
+        for name, value in told.items()
+        if value is not None and name not in ADDRESSED and not is_secret(name)
+    )
 
 
 def gpu_name(run: RunResult) -> str | None:

@@ -51,3 +51,11 @@ def test_another_precision_or_routing_is_not(tmp_path):
     routed = replace(plain.manifest.engine, routing="uniform")
     assert not alike.same_engine(plain, run(tmp_path, "half", scenario=half))
     assert not alike.same_engine(plain, run(tmp_path, "routed", engine=routed))
+
+
+def test_settings_tell_apart_what_no_other_column_does_and_keep_secrets(tmp_path):
+    args = {"max_num_seqs": 64, "api_key": "s3cret", "url": "http://here:1"}
+    what = make.manifest("x").scenario
+    engine = replace(what.engine, dtype="float32", max_model_len=None, args=args)
+    asked = run(tmp_path, "one", scenario=replace(what, engine=engine))
+    assert alike.settings_words(asked) == "dtype=float32 max_num_seqs=64"

@@ -44,7 +44,7 @@ def claims(
         typer.Option(help="Judge again what a record holds, and say what differs (1 if anything)."),
     ] = None,
 ) -> None:
-    """Judge claims by the runs at hand; profile claims run CLAIM measures what is missing.
+    """Judge claims by the runs at hand; claims run CLAIM measures what is missing.
 
     Without --claim every known claim is put on the docket.  With it, exit code: 0 all supported, 1 any
     refuted or direction only, 3 anything else.

@@ -33,7 +33,7 @@ def report(
         str | None, typer.Option(help="Benchmark for cost against quality: profile list quality.")
     ] = None,
 ) -> None:
-    """Write one HTML file with figures, tables, verdicts and caveats; it needs no network."""
+    """Write one HTML file: figures, tables, verdicts, caveats; no network needed."""
     from profiler.comparison import Question
     from profiler.cost import terms as given
     from profiler.report.html import making

@@ -43,7 +43,7 @@ def tokens(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, md or json.")] = "table",
 ) -> None:
-    """Count the tokens, and their cost, of the same text in several languages."""
+    """Count tokens, and their cost, of the same text in several languages."""
     from profiler import tokens as counted
     from profiler.report import sections
     from profiler.report import tokens as report

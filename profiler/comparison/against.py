@@ -15,7 +15,7 @@ from profiler.errors import InputError, nearest
 from profiler.schema import Estimate
 
 # What a baseline has in common with what is put over it, where there is such a one.
-NEARNESS = ("model", "gpu", "host", "engine", "routing", "weights")
+NEARNESS = ("model", "gpu", "host", "engine", "routing", "weights", "settings")
 OF_RUNS = "runs"
 OF_INTERVALS = "the two intervals"
 MEANING = {

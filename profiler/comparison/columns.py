@@ -50,6 +50,7 @@ CONTEXT = (
     "sampler_late_s_max",
     "slo_verdicts",
     "weights",
+    "settings",
     "repeats",
     "ci_frac",
     "target_ci_frac",

@@ -130,7 +130,7 @@ def _by_tool(row: Row, column: str) -> str:
 
 
 # Shown only where they tell rows apart.
-TELLING = ("scenario", "engine", "weights", "routing", "host", "imported")
+TELLING = ("scenario", "engine", "weights", "settings", "routing", "host", "imported")
 WHICH = (
     Shown("scenario", "scenario", plain),
     Shown("conc", "concurrency", _load),
@@ -138,6 +138,7 @@ WHICH = (
     Shown("model", "model", plain),
     Shown("engine", "engine", plain),
     Shown("weights from", "weights", plain),
+    Shown("settings", "settings", plain),
     Shown("routing", "routing", plain),
     Shown("host", "host", plain),
     Shown("imported from", "imported", _by_tool),
