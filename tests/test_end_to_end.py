@@ -97,6 +97,7 @@ def test_reported_latency_and_throughput_are_the_laws(tmp_path, concurrency):
     pytest.fail(f"worst relative errors of three tries: {errors}")
 
 
+@pytest.mark.timing
 def test_the_transformers_engine_measures_the_trio(tmp_path):
     process = profile(
         *("run", "-m", "tiny-moe", "-m", "tiny-dense", "-m", "tiny-dense-active", "--engine", "transformers"),
@@ -133,6 +134,7 @@ def test_the_transformers_engine_measures_the_trio(tmp_path):
 def test_real_vllm_measures_two_models(tmp_path):
     process = profile(
         *("run", "--model", "tiny-moe", "--model", "tiny-dense", "--engine", "vllm", "--scenario", "smoke"),
+        *("--set", "measure.repeats=1"),
         cwd=tmp_path,
     )
     assert process.returncode == 0, process.stderr

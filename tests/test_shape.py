@@ -20,24 +20,24 @@ RANKS = [
     {"settings", "errors", "secret", "client"},
     {"schema", "alarm", "without_pandas", "toml_tables"},
     {"catalog", "experts", "stats", "samples", "records", "host_facts", "workload", "windows", "procfs"},
-    {"slo", "counters", "conditions", "board_memory", "steps", "prices"},
+    {"slo", "counters", "conditions", "board_memory", "steps", "prices", "spending"},
     {"scenario_checks", "budget"},
     {"arch", "quantization", "scenario", "store", "energy", "trust", "nvml"},
-    {"weight_sizes"},
+    {"weight_sizes", "storage"},
     {"models", "fit", "site", "host", "roofline", "routing", "alike"},
     {"consumption", "steadiness"},
     {"metrics", "levels", "adaptive"},
     {"loadgen", "engines", "telemetry", "search", "memory", "skew", "utilisation", "prefill"},
-    {"calibrate", "baselines", "warming", "ceilings", "predict", "routing_pass", "figures"},
+    {"calibrate", "baselines", "warming", "ceilings", "predict", "routing_pass", "figures", "cluster"},
     {"split", "scores", "tokens", "index"},
     {"cost", "replicas"},
     {"prepare", "comparison", "doctor", "importing"},
-    {"manifest", "plan", "gate", "frontier", "exporting"},
-    {"subject", "claims"},
+    {"manifest", "plan", "gate", "frontier", "exporting", "kept_engine"},
+    {"subject", "claims", "pace"},
     {"measure", "charts"},
     {"report"},
     {"progress"},
-    {"trials", "view"},
+    {"trials", "view", "sweep"},
     {"api"},
     {"cli", "__init__"},
     {"__main__"},
@@ -54,6 +54,7 @@ MEASURE = {
     "doctor",
     "workload",
 }
+MEASURE |= {"cluster", "pace", "sweep", "kept_engine"}
 MEASURE |= {"nvml", "baselines", "warming", "manifest", "ceilings", "routing_pass", "subject"}
 READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
 READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
