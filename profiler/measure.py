@@ -244,7 +244,7 @@ def _is_next_repeat(subject: Subject, slot: Slot) -> bool:
     return takes_turns and bool(held) and held[-1].repeat != slot.repeat
 
 
-def _record_routing(subjects: Sequence[Subject], show: Show, engines: Engines | None) -> None:
+def _record_routing(subjects: Sequence[Subject], show: Show, engines: Engines | None = None) -> None:
     """Engines that are up and tell come first; each of the others then has the machine to itself, once no
     kept engine is needed any more."""
     owing = [subject for subject in subjects if subject.owes_routing]

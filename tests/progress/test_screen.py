@@ -28,6 +28,7 @@ def region(shot: list[str]) -> list[str]:
     return [line for line in shot[shot.index("the line before") + 1 :] if line]
 
 
+@pytest.mark.timing
 def test_a_run_in_a_terminal_that_is_resized(tmp_path):
     words = ["-c", BEFORE, *RUN[2:]]
     with Terminal(words, tmp_path, 80, lines=40, **SIMULATED) as terminal:
