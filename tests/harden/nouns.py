@@ -1,0 +1,85 @@
+"""What the matrix is made of: faults, the phases in which they strike, and what is to come of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from tests.harden.cell import Live
+
+Phase = Literal["start", "warm-up", "window", "shutdown"]
+PHASES: tuple[Phase, ...] = ("start", "warm-up", "window", "shutdown")
+Group = Literal["server", "wire", "engine", "GPU", "machine", "disk", "user", "real vLLM"]
+Status = Literal["complete", "interrupted", "failed", "running"]
+
+
+class Expect(Struct, frozen=True, kw_only=True):
+    """What must come of a run that was struck.
+
+    ``code``: its exit code, negative for the signal that killed it; several where chance decides.
+    ``says``: a regular expression that its stderr matches, None where it must have nothing to say.
+    ``status``: of the run folder, None where none may be left.  ``windows``: finished ones it holds, at least.
+    ``outcomes``: what its requests ended with, all of these and "ok" or "cancelled" but nothing else; None
+    where that is not looked at.  ``within_s``: from the blow to the end of the process.
+    ``resumes``: `profile resume` completes it, once the fault is over.
+    """
+
+    code: int | tuple[int, ...]
+    says: str | None
+    status: Status | None
+    windows: int = 0
+    outcomes: frozenset[str] | None = None
+    within_s: float = 30.0
+    resumes: bool = False
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """One fault in one phase.  ``words`` are added to the command, ``env`` to its environment.
+
+    ``prepare`` runs before the command is started, ``strike`` when the phase has come, ``mend`` before the
+    run is resumed, ``look`` last, for what is special to the case: it raises AssertionError.
+    """
+
+    expect: Expect
+    words: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    prepare: Callable[[Live], None] | None = None
+    strike: Callable[[Live], None] | None = None
+    mend: Callable[[Live], None] | None = None
+    look: Callable[[Live], None] | None = None
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """A row: what goes wrong, and the case of each phase, or in words why it has none there.
+
+    ``needs``: why this machine cannot try it, None where it can.
+    """
+
+    name: str
+    group: Group
+    does: str
+    cases: dict[Phase, Case | str]
+    needs: Callable[[], str | None] = lambda: None
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What came of a cell.  ``failures`` is empty where everything held; ``skipped`` says why it was not run.
+
+    ``said``: the line of stderr that told the user, ``kept``: what the folder held, in words.
+    """
+
+    fault: str
+    phase: Phase
+    code: int | None = None
+    said: str = ""
+    kept: str = ""
+    took_s: float | None = None
+    failures: tuple[str, ...] = ()
+    skipped: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures and self.skipped is None
