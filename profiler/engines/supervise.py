@@ -4,13 +4,15 @@ Started by path, not as a module, so that it imports nothing of the package:
 ``python -P supervise.py -- CMD…``.  Standard input is a pipe that the profiler holds; its end of file
 means that the profiler is gone, however it died, and everything below is terminated.  Standard output
 tells the profiler ``pid N`` and, if the command ends by itself, ``exit N`` (negative: killed by that
-signal).  Standard error is the engine's log; the command writes its output and errors there.
+signal).  Standard error is the engine's log.  What the command says comes through a pipe, and no secret of
+its environment gets from there into the log (:mod:`profiler.secret`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import selectors
 import signal
@@ -19,12 +21,16 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import psutil
 
 TERM_GRACE_S = 5.0
 KILL_GRACE_S = 5.0
 COMMAND_NOT_FOUND = 127
+UNENDED_S = 1.0  # a line that has no end by then is written as it is
+LONGEST_LINE_BYTES = 1 << 16
+LONGEST_SECRET_BYTES = 1 << 12
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -36,12 +42,14 @@ def main(argv: list[str]) -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who blocks a signal hands that down
     wake_fd = _wake_on_signals()
+    says_fd, said_fd = os.pipe()
+    log = Log(says_fd, sys.stderr.fileno())
     try:
         child = subprocess.Popen(
             argv[1:],
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            stderr=sys.stderr,
+            stdout=said_fd,
+            stderr=said_fd,
             start_new_session=True,
             preexec_fn=partial(_end_with, os.getpid(), prctl),  # noqa: PLW1509 (one thread only)
         )
@@ -49,12 +57,71 @@ def main(argv: list[str]) -> int:
         os.write(sys.stderr.fileno(), f"cannot run {argv[1]}: {error}\n".encode())
         _say(f"exit {COMMAND_NOT_FOUND}")
         return COMMAND_NOT_FOUND
+    os.close(said_fd)
     _say(f"pid {child.pid}")
-    code = _watch(child.pid, wake_fd)
+    code = _watch(child.pid, wake_fd, log)
+    log.take(is_all=True)
     if code is not None:
         _say(f"exit {code}")
-    sweep()
+    sweep(log)
+    log.take(is_all=True)
     return 0
+
+
+class Log:
+    """What the command says, on its way from ``says_fd`` to ``log_fd``: whole lines, without secrets."""
+
+    def __init__(self, says_fd: int, log_fd: int) -> None:
+        os.set_blocking(says_fd, False)
+        self.says_fd, self._log_fd = says_fd, log_fd
+        self._secret = _module_of_secrets()
+        self._known = self._secret.values(os.environ)
+        self._rest = b""
+
+    @property
+    def is_in_a_line(self) -> bool:
+        return bool(self._rest)
+
+    def take(self, is_all: bool = False) -> bool:
+        """Write what was said by now; of a line that has not ended only with ``is_all``.  False once nobody
+        is left who could say more."""
+        goes_on = True
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self.says_fd, LONGEST_LINE_BYTES):
+                self._rest += piece
+                self._write_lines()
+            goes_on = False
+        if is_all or not goes_on:
+            self._write(len(self._rest))
+        return goes_on
+
+    def _write_lines(self) -> None:
+        end = max(self._rest.rfind(b"\n"), self._rest.rfind(b"\r")) + 1
+        self._write(end)
+        if len(self._rest) > LONGEST_LINE_BYTES:  # a secret may begin where it is cut
+            self._rest = self._clean(self._rest)
+            self._write(len(self._rest) - LONGEST_SECRET_BYTES)
+
+    def _write(self, end: int) -> None:
+        clean, self._rest = self._clean(self._rest[:end]), self._rest[end:]
+        with contextlib.suppress(OSError):  # a full disk stops no engine
+            while clean:
+                clean = clean[os.write(self._log_fd, clean) :]
+
+    def _clean(self, said: bytes) -> bytes:
+        text = said.decode(errors="surrogateescape")
+        return str(self._secret.without(text, self._known)).encode(errors="surrogateescape")
+
+
+def _module_of_secrets() -> ModuleType:
+    """``profiler.secret``, by its path as this file was found."""
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "secret.py")
+    spec = importlib.util.spec_from_file_location("secret_of_engines", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _end_with(supervisor: int, prctl: Callable[[int, int], int]) -> None:
@@ -65,10 +132,11 @@ def _end_with(supervisor: int, prctl: Callable[[int, int], int]) -> None:
         os._exit(1)
 
 
-def sweep() -> None:
+def sweep(log: Log) -> None:
     """End every descendant, also those that left the session: SIGTERM, a grace, SIGKILL.
 
-    Orphans stay below this process because it is their subreaper.  Takes at most the two graces.
+    Orphans stay below this process because it is their subreaper.  Takes at most the two graces; what they
+    say meanwhile is taken, for who waits to be heard does not end.
     """
     asked: set[psutil.Process] = set()
     for signum, grace_s in ((signal.SIGTERM, TERM_GRACE_S), (signal.SIGKILL, KILL_GRACE_S)):
@@ -80,16 +148,25 @@ def sweep() -> None:
                     with contextlib.suppress(psutil.Error):
                         process.send_signal(signum)
             time.sleep(0.02)
+            log.take()
             _reap()
 
 
-def _watch(pid: int, wake_fd: int) -> int | None:
+def _watch(pid: int, wake_fd: int, log: Log) -> int | None:
     """Exit code of ``pid`` once it has ended, or None when asked to stop before."""
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
         selector.register(wake_fd, selectors.EVENT_READ)
+        selector.register(log.says_fd, selectors.EVENT_READ)
         while True:
-            for key, _ in selector.select():
+            ready = selector.select(UNENDED_S if log.is_in_a_line else None)
+            if not ready:
+                log.take(is_all=True)
+            for key, _ in ready:
+                if key.fd == log.says_fd:
+                    if not log.take():  # closed, though the command may go on
+                        selector.unregister(key.fd)
+                    continue
                 data = os.read(key.fd, 4096)
                 if key.fd != wake_fd and not data:
                     return None
