@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import Thread
 
 import psutil
-from profiler import store
 
+from profiler import store
 from tests.harden.nouns import Case, Expect, Phase, Result
 
 MARK = "PROFILER_HARDEN_MARK"
@@ -34,7 +34,7 @@ COMMAND = (
 )
 RUN_LIMIT_S = 90.0
 GONE_WITHIN_S = 15.0
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class Live:

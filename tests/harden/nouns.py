@@ -21,7 +21,7 @@ class Expect(Struct, frozen=True, kw_only=True):
 
     ``code``: its exit code, negative for the signal that killed it; several where chance decides.
     ``says``: a regular expression that its stderr matches, None where it must have nothing to say.
-    ``status``: of the run folder, None where none may be left.  ``windows``: finished ones it holds, at least.
+    ``status``: of the run folder, None where none may be left.  ``windows``: finished ones, at least.
     ``outcomes``: what its requests ended with, all of these and "ok" or "cancelled" but nothing else; None
     where that is not looked at.  ``within_s``: from the blow to the end of the process.
     ``resumes``: `profile resume` completes it, once the fault is over.

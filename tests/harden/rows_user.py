@@ -1,10 +1,11 @@
 """Rows of what a user does to a run under way."""
 
 from __future__ import annotations
+
 import signal
-from functools import partial
+
 from tests.harden.cell import Live
-from tests.harden.nouns import PHASES, Case, Expect, Fault
+from tests.harden.nouns import Case, Expect, Fault
 
 
 def _interrupt(live: Live) -> None:
