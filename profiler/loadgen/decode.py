@@ -11,10 +11,10 @@ the ids, else what ``usage`` says, and a whole answer with neither is malformed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.sse import MAX_EVENT_BYTES, SseParser, TooLongError
@@ -22,6 +22,8 @@ from profiler.schema import Endpoint, Outcome, RequestRecord
 
 ERROR_CHARS = 300
 PLAIN_START, PLAIN_END = b"data: ", b"\n\n"
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # more is no count, and no column of a file would hold it
 NO_COUNT = "no token count: the answer has neither token ids nor usage"
 
 
@@ -40,12 +42,12 @@ class _Choice(Struct, gc=False):
 
 
 class _PromptDetails(Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class _Usage(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
 
@@ -134,7 +136,7 @@ class Answer:
             return
         try:
             chunk = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             self.malformed = self.malformed or f"{error}: {_clip(data)}"
             return
         if name == b"error" or (b"error" in data and _speaks_of_error(data)):
@@ -215,7 +217,7 @@ def _events(pieces: Sequence[bytes]) -> list[bytes]:
 def _choices(data: bytes) -> list[_Choice]:
     try:
         return _decoder.decode(data).choices or []
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return []  # the end mark among them
 
 
@@ -290,7 +292,7 @@ def _says_something(choice: _Choice) -> bool:
 def _speaks_of_error(data: bytes) -> bool:
     try:
         said = _trouble_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return False  # an array, or whatever else is no chunk
     return bool(said.error) or said.object == "error"
 
