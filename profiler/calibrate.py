@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def calibrate_worker(
     law = steady_law(chunks_per_s, concurrency, tokens=tokens)
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/records.parquet"
-        with Metronome(law, core=_cores()[0]) as server:
+        with Metronome(law, core=_cores()[0], key=secrets.token_hex(16)) as server:
             window, truth = _held(server, worker, _job(server, concurrency, tokens, seconds, path))
         return summary(_seen(window, read_records(path), truth))  # the metronome, and its memory, are gone
 
@@ -147,7 +148,7 @@ def _held(server: Metronome, worker: LoadWorker, job: LoadJob) -> tuple[Window, 
 def _job(server: Metronome, concurrency: int, tokens: int, seconds: float, path: str) -> LoadJob:
     address = f"http://127.0.0.1:{server.port}/v1"
     return LoadJob(
-        endpoint=Endpoint(base_url=address, model=server.model, vocab_size=32_000),
+        endpoint=Endpoint(base_url=address, model=server.model, api_key=server.key, vocab_size=32_000),
         workload=Workload(input_tokens=INPUT_TOKENS, output_tokens=tokens),
         point=LoadPoint(mode="closed", concurrency=concurrency),
         load=Load(processes=1),

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from profiler import arch, catalog
+from profiler import arch, catalog, secret
 from profiler.catalog import CatalogModel
 from profiler.errors import InputError, nearest
 from profiler.schema import Model, ModelFacts
@@ -223,9 +223,9 @@ def _unreachable() -> str | None:
         return "the Hub is switched off by HF_HUB_OFFLINE"
     endpoint = _endpoint()
     if not endpoint.startswith(("https://", "http://")):
-        return f"HF_ENDPOINT is not a URL: {endpoint!r}"
+        return f"HF_ENDPOINT is not a URL: {secret.without(endpoint)!r}"
     this_minute = int(time.perf_counter() // 60)
-    return None if _reaches(endpoint, this_minute) else f"{endpoint} cannot be reached"
+    return None if _reaches(endpoint, this_minute) else f"{secret.without(endpoint)} cannot be reached"
 
 
 def _endpoint() -> str:
@@ -290,9 +290,8 @@ def _fetch_config(hub_id: str, hint: str) -> Path:
         except RepositoryNotFoundError:
             return InputError(f"no model {hub_id!r} on the Hub (or it is private: set HF_TOKEN){hint}")
         except (HfHubHTTPError, OSError, ValueError) as error:
-            return InputError(
-                f"model {hub_id}: its config.json could not be fetched: {str(error).splitlines()[0]}"
-            )
+            why = secret.without(str(error).splitlines()[0], secret.values(os.environ))
+            return InputError(f"model {hub_id}: its config.json could not be fetched: {why}")
 
     found = within(FETCH_TIMEOUT_S, fetch)
     if found is None:

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Struct, field
 
-from profiler import experts, host, models, scenario, store
+from profiler import experts, host, models, scenario, secret, store
 from profiler.engines import Kind, boards, check_engine, choose_kind
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
@@ -375,11 +375,15 @@ def price_of(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:
 
 
 def without_secrets(settings: EngineSettings) -> EngineSettings:
-    """The settings as they may stand in a manifest: tokens and keys are left out, not masked, so that a
-    resumed run takes them from the environment again."""
+    """The settings as they may stand in a manifest: tokens, keys and URLs with such in them are left out, not
+    masked, so that a resumed run takes them from the environment again."""
     return msgspec.structs.replace(settings, env=_safe(settings.env), args=_safe(settings.args))
 
 
 def _safe(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in values.items() if not is_secret(name)}
-    return {name: _safe(value) if isinstance(value, dict) else value for name, value in kept.items()}
+    kept = {name: value for name, value in values.items() if isinstance(value, bool) or not is_secret(name)}
+    return {
+        name: _safe(value) if isinstance(value, dict) else value
+        for name, value in kept.items()
+        if isinstance(value, dict) or not secret.has(str(value))
+    }

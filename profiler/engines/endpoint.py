@@ -76,14 +76,14 @@ def normalise_url(url: str) -> str:
     Takes a bare host, a base URL, or the URL of a route such as ``…/v1/chat/completions``.
     User name, password, query and fragment are refused: they would reach the run folder.
     """
+    if set("@?#") & set(url):  # said before anything else is, for messages show the URL
+        raise InputError("--url holds more than scheme, host, port and path; pass a key by --key-env NAME")
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
     except ValueError:
         raise InputError(f"{url!r} is not the URL of a server; give --url http://host:port/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"{url!r} is not the URL of a server; give --url http://host:port/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise InputError("--url holds more than scheme, host, port and path; pass a key by --key-env NAME")
     try:
         _ = parts.port
     except ValueError:

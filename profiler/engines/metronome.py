@@ -49,6 +49,7 @@ from profiler.engines.metronome_wire import (
 )
 from profiler.errors import InputError
 
+API_KEY_VARIABLE = "PROFILER_API_KEY"
 SPIN_NS = 1_500_000
 EMISSIONS_A_POLL = 8
 EVENTS_A_POLL = 8
@@ -188,7 +189,10 @@ class _Connection:
         del self._input[: body_start + length]
         self._last = b"connection: close" in fields
         method, path, *_ = line.decode("latin-1").split(" ")
-        self._server.request(self, method, path, body, now_ns)
+        if self._server.lets_in(path, fields):
+            self._server.request(self, method, path, body, now_ns)
+        else:
+            self.send(refusal(401, "Unauthorized", "wrong API key"))
         if self.answer is None:
             self.ended()
 
@@ -213,8 +217,11 @@ class _Connection:
 class _Server:
     """Everything in one loop: emit what is due, then see to the sockets, waiting no longer than may be."""
 
-    def __init__(self, settings: Settings, model: str, listener: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, model: str, listener: socket.socket, key: str | None = None
+    ) -> None:
         self._model = model
+        self._key = None if key is None else f"authorization: bearer {key.lower()}".encode()
         self._per_chunk = settings.tokens_per_chunk
         self._plans = Plans(settings)
         self._listener = listener
@@ -242,6 +249,10 @@ class _Server:
 
     def forget(self, sock: socket.socket) -> None:
         self._handlers.pop(sock.fileno(), None)
+
+    def lets_in(self, path: str, fields: bytes) -> bool:
+        """``fields``: the head of a request without its first line, in small letters."""
+        return self._key is None or path == "/health" or self._key in fields.split(b"\r\n")
 
     def request(self, connection: _Connection, method: str, path: str, body: bytes, arrived_ns: int) -> None:
         """Answer one request, either at once or as its plan wants it."""
@@ -328,7 +339,8 @@ def command(
 ) -> list[str]:
     """The command line of a metronome; it prints ``listening PORT`` once it serves.
 
-    Where its standard input is a pipe it ends when that is closed: it outlives no parent.
+    It asks for the key in the environment variable ``PROFILER_API_KEY``, if there is one.  Where its standard
+    input is a pipe it ends when that is closed: it outlives no parent.
     """
     pinned = [] if core is None else ["--core", str(core)]
     module = [sys.executable, "-m", "profiler.engines.metronome", *pinned]
@@ -357,7 +369,7 @@ def main(argv: list[str] | None = None) -> None:
     _allow_many_sockets()
     with socket.create_server((options.host, options.port), backlog=4096) as listener:
         listener.setblocking(False)
-        server = _Server(settings, options.model, listener)
+        server = _Server(settings, options.model, listener, os.environ.get(API_KEY_VARIABLE))
         print(f"listening {listener.getsockname()[1]}", flush=True)  # noqa: T201 (whoever started us waits)
         gc.freeze()
         gc.disable()

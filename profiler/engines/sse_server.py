@@ -18,8 +18,8 @@ is served by :func:`run` (a process of its own) or :func:`serve` (inside a runni
 What is served: ``GET /health`` (200), ``GET /v1/models``, ``POST /v1/completions`` and
 ``POST /v1/chat/completions`` (the same coroutine: the request then holds ``messages`` instead of
 ``prompt``, and ``stream.chat`` is true; chunks take the right shape by themselves).  ``"stream":
-false`` is answered in one piece from the same calls.  Any other GET asks :meth:`App.page`.  As in vLLM
-the key guards what lies under ``/v1`` only.
+false`` is answered in one piece from the same calls.  Any other GET asks :meth:`App.page`.  The key guards
+all but ``/health`` and ``/metrics``.
 
 To misbehave on purpose an app sets ``stream.head`` and uses :meth:`Stream.event`, ``body``, ``wire``,
 ``close`` and ``abort``, which say nothing but what they are told.
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
         if path == "/health":
             self.respond(200, {"status": "ok"})
             return
-        if path.startswith("/v1/") and self._expected not in (None, self._key):
+        if path != "/metrics" and self._expected not in (None, self._key):
             raise HttpError(401, "wrong API key")
         if method == b"GET":
             self._answer_get(path)

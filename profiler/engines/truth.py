@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import os
 import subprocess
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from profiler.engines.metronome import command
+from profiler.engines.metronome import API_KEY_VARIABLE, command
 from profiler.engines.metronome_law import Settings
 from profiler.errors import EngineError
 
@@ -65,20 +66,32 @@ class Truth:
 class Metronome:
     """One metronome in a process of its own; a context manager.  ``port`` is where it listens on loopback.
 
-    It is in a session of its own, so that Ctrl-C does not reach it, and ends with this process however that
-    dies.  Raises EngineError when it cannot start or does not answer.
+    Without ``key`` it lets everybody in.  It is in a session of its own, so that Ctrl-C does not reach it, and
+    ends with this process however that dies.  Raises EngineError when it cannot start or does not answer.
     """
 
     port: int
 
-    def __init__(self, settings: Settings, *, core: int | None = None, model: str = "metronome") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        core: int | None = None,
+        model: str = "metronome",
+        key: str | None = None,
+    ) -> None:
         self.model = model
+        self.key = key
         self._argv = command(settings, model=model, core=core)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Metronome:
         self._process = subprocess.Popen(
-            self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            self._argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env=os.environ | ({API_KEY_VARIABLE: self.key} if self.key else {}),
         )
         assert self._process.stdout is not None
         try:
@@ -106,7 +119,7 @@ class Metronome:
         """All it knows since it started or was last cleared, answers under way as far as they have come."""
         import numpy as np
 
-        with np.load(io.BytesIO(self._ask("GET"))) as arrays:
+        with np.load(io.BytesIO(self._ask("GET")), allow_pickle=False) as arrays:
             return _by_arrival(**arrays)
 
     def clear(self) -> None:
@@ -116,7 +129,8 @@ class Metronome:
     def _ask(self, method: str) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TRUTH_PATIENCE_S)
         try:
-            connection.request(method, "/truth")
+            key = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+            connection.request(method, "/truth", headers=key)
             return connection.getresponse().read()
         except (OSError, http.client.HTTPException) as error:
             raise EngineError(f"the metronome does not answer: {error}", []) from None

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import metadata
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import psutil
 from msgspec.structs import replace
 
-from profiler import procfs
+from profiler import procfs, secret
 from profiler.engines import vllm_inside, vllm_routing
 from profiler.engines.base import HERE, RunningEngine, routing_note
 from profiler.engines.gpus import visible_gpus
@@ -240,13 +240,18 @@ def engine_arguments(
     """All engine arguments by their names with dashes: ours, then the user's, who wins.
 
     On a CPU vLLM compiles with a C++ compiler for minutes by default; eager execution is the default
-    here.  Raises InputError for an argument that the profiler itself decides.
+    here.  Raises InputError for an argument that the profiler itself decides, and for a credential.
     """
     asked = {name.replace("_", "-").lstrip("-"): value for name, value in settings.args.items()}
     for name in sorted(asked.keys() & _OURS.keys()):
         instead = _OURS[name]
         how = f"use {instead} instead" if instead else "the profiler decides it"
         raise InputError(f"engine.args.{name.replace('-', '_')} cannot be set; {how}")
+    if shown := list(_secrets_shown(settings.args, "engine.args")):
+        raise InputError(
+            f"{shown[0]} is a credential, and every user of this machine could read it in the list of "
+            "processes; leave it out and export it (HF_TOKEN, AWS_…) or put it into [engine.env]"
+        )
     ours: dict[str, Any] = {
         "dtype": settings.dtype,
         "max-model-len": max_model_len(settings, model),
@@ -259,6 +264,15 @@ def engine_arguments(
     if device == "cpu":
         ours["enforce-eager"] = True
     return ours | asked
+
+
+def _secrets_shown(args: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Where among arguments, which become a command line, credentials stand."""
+    for name, value in args.items():
+        if isinstance(value, dict):
+            yield from _secrets_shown(value, f"{path}.{name}")
+        elif not isinstance(value, bool) and (is_secret(name) or secret.has(str(value))):
+            yield f"{path}.{name}"
 
 
 def max_model_len(settings: EngineSettings, model: Model) -> int:

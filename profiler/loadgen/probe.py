@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
+from profiler import secret
 from profiler.errors import InputError, nearest
 from profiler.loadgen.client import Connection, Target, target_of
 from profiler.loadgen.decode import NO_COUNT, Answer, judge, read
@@ -38,6 +39,13 @@ async def probe(endpoint: Endpoint, timeout_s: float = 30.0) -> Endpoint:
     call takes at most ``timeout_s``.  InputError, one line with advice: not reachable, key refused, model
     not served (with the nearest that is), no such server, tokens that cannot be counted.
     """
+    try:
+        return await _probe(endpoint, timeout_s)
+    except InputError as error:  # it may hold what the server said, which may hold the key it was sent
+        raise InputError(secret.without(str(error), (endpoint.api_key,))) from None
+
+
+async def _probe(endpoint: Endpoint, timeout_s: float) -> Endpoint:
     target = target_of(endpoint)
     models = await _exchange(target, _get(endpoint, target, _models_path(target)), timeout_s)
     _refuse_bad_answer(endpoint, models)

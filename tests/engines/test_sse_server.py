@@ -92,11 +92,12 @@ async def test_routes():
             assert (await call(port, "POST", "/v1/completions", raw=raw))[0] == 400
 
 
-async def test_key_guards_v1_only():
+async def test_key_guards_all_but_health_and_metrics():
     async with served(Echo(), api_key="right") as port:
         assert (await call(port, "GET", "/health"))[0] == 200
-        assert (await call(port, "GET", "/memory"))[0] == 200
+        assert (await call(port, "GET", "/metrics"))[0] == 404  # it has none, and would say so to anybody
         for key, status in ((None, 401), ("wrong", 401), ("right", 200)):
+            assert (await call(port, "GET", "/memory", key=key))[0] == status
             assert (await call(port, "GET", "/v1/models", key=key))[0] == status
             assert (await call(port, "POST", "/v1/completions", ask(), key=key))[0] == status
 
