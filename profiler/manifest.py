@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 
 from msgspec.structs import replace as replace_struct
 
 from profiler import __version__, routing_pass, scenario
+from profiler.plain import in_a_path
 from profiler.prepare import Plan, without_secrets
 from profiler.schema import SCHEMA_VERSION, EngineFacts, Manifest, Memory
 from profiler.settings import Scenario
-
-MAX_NAME = 60
 
 
 def of(plan: Plan, number: int) -> Manifest:
@@ -58,8 +56,3 @@ def own_hash(plan: Plan, number: int) -> str:
     """What a run id ends with: 8 hex digits that no other run of the group has."""
     words = f"{digest(plan.scenario)} {plan.group} {number}"
     return hashlib.sha256(words.encode()).hexdigest()[:8]
-
-
-def in_a_path(name: str) -> str:
-    """The last part of a model's or scenario's name, fit for any file system."""
-    return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1])[:MAX_NAME]

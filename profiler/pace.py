@@ -18,7 +18,7 @@ from typing import NamedTuple
 from profiler import store
 from profiler.errors import InputError, ProfilerError
 from profiler.host_facts import differences
-from profiler.manifest import in_a_path
+from profiler.plain import in_a_path
 from profiler.prepare import Plan
 from profiler.scenario import points
 from profiler.schema import LoadPoint, Manifest

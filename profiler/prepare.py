@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Struct, field
 
-from profiler import experts, host, models, scenario, secret, store
+from profiler import experts, host, models, plain, scenario, secret, store
 from profiler.engines import Kind, boards, check_engine, choose_kind
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
@@ -109,6 +109,7 @@ def of(
     """:func:`prepare` for a scenario that is resolved already.  ``machine``: this one, where it was looked at
     before; it is looked at anew unless given."""
     _check_words(wanted)
+    plain.check_name(what.name, "the scenario's name")
     _check_connections(what)
     _check_machines(what)
     if not wanted.models and what.engine.kind != "endpoint":
@@ -276,6 +277,8 @@ def _check_words(wanted: Wanted) -> None:
         raise InputError(f"--weights {wanted.weights}: no such kind{nearest(wanted.weights, models.WEIGHTS)}")
     if any(not name.strip() for name in wanted.models):
         raise InputError("--model: the name is empty")
+    for name in wanted.models:
+        plain.check_name(name, "--model")
 
 
 def _fraction(text: str) -> float:

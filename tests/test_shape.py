@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # modules may import each other (without cycles); two modules of one rank outside a folder may not.
 RANKS = [
     {"settings", "errors", "secret", "client"},
-    {"schema", "alarm", "without_pandas", "toml_tables"},
+    {"schema", "alarm", "without_pandas", "toml_tables", "plain"},
     {"catalog", "experts", "stats", "samples", "records", "host_facts", "workload", "windows", "procfs"},
     {"slo", "counters", "conditions", "board_memory", "steps", "prices", "spending"},
     {"scenario_checks", "budget"},

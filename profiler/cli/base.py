@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from profiler import plain
 from profiler.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ TermWords = Annotated[
 
 def say(text: str) -> None:
     """A line for the user, beside the result."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(plain.visible(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Progress:
@@ -74,15 +75,20 @@ class Progress:
 
 def write(text: str) -> None:
     """The result, or a part of it."""
-    sys.stdout.write(text)
+    sys.stdout.write(plain.visible(text))
 
 
 def console() -> Console:
     """Where tables are printed: as wide as the terminal, and a pipe takes any width.  A model's name is its
-    name: ``sim:b:`` is no emoji."""
+    name: ``sim:b:`` is no emoji, and an escape character in it commands nothing."""
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, emoji=False)
+    class PlainConsole(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(plain.visible(text), **how)
+
+    return PlainConsole(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, emoji=False)
 
 
 def limits(words: list[str], command: Any, middle: str | None = None) -> dict[str, str]:

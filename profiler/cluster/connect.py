@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from profiler import secret
 from profiler.errors import InputError
 
 AUTO, LOCAL = "auto", "local"
@@ -74,12 +75,14 @@ def found(address: str) -> str:
         address = os.environ.get("RAY_ADDRESS") or _of_this_machine()
     if "://" in address:
         raise InputError(
-            f"--ray {address}: give the cluster's own address (HOST:6379) on one of its machines, or submit "
-            f"the sweep there as a job"
+            f"--ray {secret.without(address)}: give the cluster's own address (HOST:6379) on one of its "
+            "machines, or submit the sweep there as a job"
         )
     host, colon, port = address.rpartition(":")
     if not (colon and host and re.fullmatch(r"\d{1,5}", port)):
-        raise InputError(f"--ray {address}: expected auto, local or HOST:PORT, such as 10.0.0.5:6379")
+        raise InputError(
+            f"--ray {secret.without(address)}: expected auto, local or HOST:PORT, such as 10.0.0.5:6379"
+        )
     _check_answers(address, host.strip("[]"), int(port))
     return address
 
@@ -149,6 +152,7 @@ def _begin(ray: Any, address: str) -> None:
         )
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        first = secret.without(first, secret.values(os.environ))
         raise InputError(f"--ray {address}: {first}{_token_advice(str(error))}") from None
     _quiet()
 

@@ -66,8 +66,8 @@ class Truth:
 class Metronome:
     """One metronome in a process of its own; a context manager.  ``port`` is where it listens on loopback.
 
-    Without ``key`` it lets everybody in.  It is in a session of its own, so that Ctrl-C does not reach it, and
-    ends with this process however that dies.  Raises EngineError when it cannot start or does not answer.
+    Without ``key`` it lets everybody in.  It is in a session of its own, so that Ctrl-C does not reach it,
+    and ends with this process however that dies.  Raises EngineError when it cannot start or does not answer.
     """
 
     port: int

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 AT_ONCE = 4096
+FORMULA = r"^([=+\-@\t\r])"
 
 
 def csv(tables: Iterable[Any], path: Path) -> None:
-    """Null is an empty cell; a list is its numbers with spaces between."""
+    """Null is an empty cell; a list is its numbers with spaces between; before a text that a spreadsheet
+    would take for a formula stands an apostrophe."""
     import pyarrow.csv as pc
 
     writer = None
@@ -57,6 +59,9 @@ def _flat(table: Any) -> Any:
         if pa.types.is_list(field.type):
             texts = pc.binary_join(table[field.name].cast(pa.list_(pa.string())), " ")
             table = table.set_column(place, field.name, texts)
+        elif pa.types.is_string(field.type):
+            texts = pc.replace_substring_regex(table[field.name], FORMULA, r"'\1")
+            table = table.set_column(place, field, texts)
     return table
 
 

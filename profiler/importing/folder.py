@@ -18,6 +18,7 @@ from profiler.errors import InputError
 from profiler.importing import steady
 from profiler.importing.content import Content
 from profiler.importing.nouns import Found, Held
+from profiler.plain import check_name, in_a_path
 from profiler.records import write_records
 from profiler.schema import (
     SCHEMA_VERSION,
@@ -37,7 +38,6 @@ from profiler.schema import (
 from profiler.settings import EngineSettings, Load, Scenario, Workload
 
 S = 1_000_000_000
-MAX_NAME = 60
 MAX_MODEL_NAME = 200
 MAX_GPUS = 100_000
 MAX_UNIX_NS = 4_102_444_800 * S  # 2100: what is later is no date
@@ -96,6 +96,8 @@ def prepare(content: Content, found: Found, given: Given, part: int) -> Prepared
 
     Raises InputError where neither the file nor the user says what must be known.
     """
+    for word, option in ((given.scenario, "--scenario"), (given.engine, "--engine")):
+        check_name(word or "", option)
     model, renamed = _model(content, found, given)
     gpus, of_gpus = _gpus(content, found, given)
     points, windows = _points(found.held, given.whole)
@@ -122,7 +124,7 @@ def prepare(content: Content, found: Found, given: Given, part: int) -> Prepared
     unix_ns = found.unix_ns if is_dated and found.unix_ns else content.mtime_ns
     utc = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(unix_ns // S))
     own = sha256(f"{told.sha256} {part}".encode()).hexdigest()[:8]
-    run_id = f"{_in_a_path(model.name)}-{_in_a_path(told.tool)}-{utc}-{own}"
+    run_id = f"{in_a_path(model.name)}-{in_a_path(told.tool)}-{utc}-{own}"
     manifest = replace(
         manifest,
         run_id=run_id,
@@ -157,10 +159,6 @@ def _manifest(told: Imported, model: Model, engine: EngineFacts, asked: Scenario
         probes=(),
         imported=told,
     )
-
-
-def _in_a_path(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name.rsplit("/", 1)[-1]).lstrip(".")[:MAX_NAME]
 
 
 def _model(content: Content, found: Found, given: Given) -> tuple[Model, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from profiler import secret
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.sse import MAX_EVENT_BYTES, SseParser, TooLongError
 from profiler.schema import Endpoint, Outcome, RequestRecord
@@ -135,6 +136,8 @@ class Answer:
             self.ended = True
             return
         try:
+            if not data.isascii():
+                data.decode()  # the decoder skips what it does not look at, whatever bytes these are
             chunk = _decoder.decode(data)
         except UNREADABLE as error:
             self.malformed = self.malformed or f"{error}: {_clip(data)}"
@@ -185,7 +188,7 @@ def decode(exchange: Exchange, endpoint: Endpoint, window: int) -> RequestRecord
         arrivals_ns=answer.arrivals_ns,
         arrival_tokens=answer.arrival_tokens,
         outcome=outcome,
-        error=error,
+        error=secret.without(error, (endpoint.api_key,)) if error else None,
         status=exchange.status,
         cached_tokens=details.cached_tokens if details is not None else None,
         share=planned.share,
@@ -246,7 +249,8 @@ def read(exchange: Exchange) -> Answer:
 def judge(exchange: Exchange, answer: Answer, endpoint: Endpoint) -> tuple[Outcome, str | None]:
     """Name the outcome.  What the server said counts before what the connection did afterwards."""
     if exchange.status is not None and exchange.status != 200:
-        said = filter(None, [_clip(b"".join(exchange.pieces)), exchange.error])
+        body = secret.without(_clip(b"".join(exchange.pieces)), (endpoint.api_key,))
+        said = filter(None, [body, exchange.error])
         return "http_error", f"HTTP {exchange.status}: {'; '.join(said) or 'no text'}"
     if answer.error is not None:
         return "stream_error", answer.error

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
+from profiler import plain
 from profiler.loadgen.job import Progress
 from profiler.progress.readings import Readings
 from profiler.schema import LoadPoint, Window
@@ -15,7 +16,7 @@ from profiler.subject import Slot
 def out(text: str) -> None:
     """A line on stderr; that nobody reads it any more ends no run."""
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(plain.visible(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def label(model: str, slot: Slot) -> str:

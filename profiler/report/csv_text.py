@@ -1,4 +1,7 @@
-"""Rows as CSV, unrounded (RFC 4180; lines end in a line feed)."""
+"""Rows as CSV, unrounded (RFC 4180; lines end in a line feed).
+
+A text that a spreadsheet would take for a formula begins with an apostrophe: names may be somebody else's.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import msgspec
 from profiler.comparison import COLUMNS
 
 Row = dict[str, Any]
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WORDS = (str, bool)
 _SPECIAL = re.compile('[,"\r\n]')
 
@@ -39,4 +43,5 @@ def _csv_line(values: list[Any]) -> str:
 
 
 def _quoted(text: str) -> str:
+    text = f"'{text}" if text.startswith(FORMULA) else text
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text

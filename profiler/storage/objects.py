@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from functools import cached_property
 from time import sleep
 from typing import Any, NamedTuple, TypeVar
 
+from profiler import secret
 from profiler.errors import InputError, StoreError
 
 PIECE_BYTES = 8 << 20
@@ -38,7 +40,7 @@ class Objects:
     def _opened(self) -> tuple[Any, str]:
         import pyarrow as pa
 
-        if "@" in self.where.partition("?")[0]:
+        if secret.has(self.where) or "@" in self.where.partition("?")[0]:
             raise InputError(
                 "an address with credentials in it would be printed and kept; give them by"
                 " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -131,17 +133,15 @@ class Objects:
         self._patiently(gone, f"cannot remove {self.where}/{name}")
 
     def files(self, under: str = "") -> dict[str, Size]:
-        """All files under a folder, by their names relative to it."""
+        """All files under a folder, by their names relative to it; those that no folder could hold are
+        nobody's."""
         from pyarrow.fs import FileSelector, FileType
 
         folder = self._key(under)
         selector = FileSelector(folder, recursive=True, allow_not_found=True)
         found = self._patiently(lambda: self._opened[0].get_file_info(selector), f"cannot list {self.where}")
-        return {
-            each.path[len(folder) + 1 :]: Size(each.size, (each.mtime_ns or 0) / 1e9)
-            for each in found
-            if each.type == FileType.File
-        }
+        named = ((each.path[len(folder) + 1 :], each) for each in found if each.type == FileType.File)
+        return {name: Size(each.size, (each.mtime_ns or 0) / 1e9) for name, each in named if is_inside(name)}
 
     def _patiently(self, call: Callable[[], T], what: str) -> T:
         """What is refused stays refused; what may be a passing fault is tried again."""
@@ -156,9 +156,14 @@ class Objects:
         raise AssertionError
 
 
+def is_inside(name: str) -> bool:
+    """Whether an object's name, which may hold anything, stays below a folder of this machine."""
+    return "\0" not in name and "\\" not in name and not {"", ".", ".."} & set(name.split("/"))
+
+
 def why(error: BaseException) -> str:
     """What is wrong, and what to do, of an error of pyarrow's: its own text is a paragraph."""
-    text = " ".join(str(error).split())
+    text = secret.without(" ".join(str(error).split()), secret.values(os.environ))
     if "NO_SUCH_BUCKET" in text:
         return "there is no such bucket; make it first, or name another"
     if re.search(r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE|HTTP status 40[13]", text):
