@@ -230,7 +230,7 @@ def _value(text: str) -> Any:
         parsed = tomllib.loads(f"x = {text}")
         if set(parsed) == {"x"}:
             return parsed["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML; a number too long, lists too deep
         pass
     if "," in text:
         return [_value(part.strip()) for part in text.split(",") if part.strip()]

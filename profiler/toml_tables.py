@@ -71,7 +71,7 @@ def read(path: Path, label: str) -> dict[str, Any]:
         raise InputError(f"{label}: cannot be read: {error.strerror}") from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number too long to read, lists too deep
         lines = text.count("\n") + 1
         where = str(error).replace("at end of document", f"at line {lines}, the end")
         raise InputError(f"{label}: not valid TOML: {where}") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from profiler import toml_tables
 from profiler.errors import InputError, nearest
 
 FOLDER = Path(__file__).resolve().parent
@@ -140,17 +140,13 @@ def _plain(driver_name: str) -> str:
 
 def own(path: Path) -> tuple[GpuSpec, ...]:
     """The rows of a user's sheet, each over the shipped row it means.  Raises InputError: file, row, key."""
-    try:
-        sheet = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
+    sheet = toml_tables.read(path, str(path))
     tables = sheet.get("gpu")
-    if set(sheet) != {"gpu"} or not isinstance(tables, list) or not tables:
+    plain = isinstance(tables, list) and tables and all(isinstance(table, dict) for table in tables)
+    if set(sheet) != {"gpu"} or not plain:
         strange = next((repr(key) for key in sheet if key != "gpu"), "nothing else")
         raise InputError(f"{path}: a GPU sheet is made of [[gpu]] tables; found {strange}")
-    return tuple(_own_row(table, path, place) for place, table in enumerate(tables, start=1))
+    return tuple(_own_row(table, path, place) for place, table in enumerate(sheet["gpu"], start=1))
 
 
 def _own_row(table: dict[str, Any], path: Path, place: int) -> GpuSpec:

@@ -92,7 +92,7 @@ def _boards(names: list[Any]) -> list[Any]:
         spec.gpu for name in names for spec in (catalog.find_gpus(name) if isinstance(name, str) else ())
     ]
     unknown = [name for name in names if not isinstance(name, str) or not catalog.find_gpus(name)]
-    return list(dict.fromkeys([*found, *unknown]))
+    return [*dict.fromkeys(found), *unknown]
 
 
 def _flat(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -155,7 +155,7 @@ def _value(text: str) -> Any:
     """A TOML value, else the text itself."""
     try:
         parsed = tomllib.loads(f"x = {text}")
-    except ValueError:  # no TOML, or a number of more digits than are read
+    except (ValueError, RecursionError):  # no TOML; a number too long, lists too deep
         return text
     return parsed["x"] if set(parsed) == {"x"} else text
 
