@@ -87,7 +87,7 @@ def main() -> None:
     def mutator(data: bytes, most: int, seed: int) -> bytes:
         return mutate(target, data, most, seed, atheris.Mutate)
 
-    own = {} if target.form == "bytes" and not target.head else {"custom_mutator": mutator}
+    own = {} if target.form == "bytes" else {"custom_mutator": mutator}
     atheris.Setup([sys.argv[0], *sys.argv[3:]], watched, **own)
     atheris.Fuzz()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, cast
 
@@ -235,9 +235,8 @@ def answers() -> Iterator[bytes]:
 
 
 HTTP = ("HTTP/1.1 200 OK", "Transfer-Encoding", "chunked", "Content-Length", "Connection", "close", "Upgrade")
-_RUNS: tuple[tuple[str, Callable[[bytes], None], Callable[[], Iterator[bytes]], tuple[str, ...]], ...] = (
-    ("sse", parse, streams, SYNTAX),
-    ("stream", understand, streams, (*SYNTAX, *WORDS)),
-    ("http", http, answers, (*HTTP, *SYNTAX, *WORDS)),
+TARGETS = (
+    Target("sse", parse, streams, "bytes", head=HEAD),
+    Target("stream", understand, streams, "events", (*SYNTAX, *WORDS), HEAD),
+    Target("http", http, answers, "events", (*HTTP, *SYNTAX, *WORDS), HEAD),
 )
-TARGETS = tuple(Target(name, run, seeds, "events", words, HEAD) for name, run, seeds, words in _RUNS)
