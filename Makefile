@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PRICE  ?= 0.10
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test check format vllm vllm-cpu ray browser help-pages bench docs wheel clean
+.PHONY: run test check harden format vllm vllm-cpu ray browser help-pages bench docs wheel clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD per hour of it
@@ -19,6 +19,9 @@ check: $(VENV)/.dev  ## format, lint, types, shape
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_shape.py tests/test_help.py
+
+harden: $(VENV)/.dev  ## every fault in every phase, and the kill test; renews docs/reliability.md
+	$(BIN)/python -m tests.harden
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -42,6 +42,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from profiler.engines.sse_server import HttpError
@@ -98,6 +99,29 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True):
 def fault_of(faults: list[Fault], number: int) -> Fault | None:
     """The fault that strikes the ``number``-th request (from 1): the first that fits."""
     return next((fault for fault in faults if (number - 1) % fault.every >= fault.every - fault.burst), None)
+
+
+class ToldFaults:
+    """The faults that a file lists, which may be replaced (by rename, never half written) at any time."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._faults: list[Fault] = []
+
+    def now(self) -> list[Fault]:
+        """None where there is no file; raises msgspec.DecodeError where it is no list of faults."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            self._seen, self._faults = None, []
+            return []
+        seen = found.st_ino, found.st_mtime_ns
+        if seen != self._seen:
+            with open(self._path, "rb") as file:
+                self._faults = msgspec.json.decode(file.read(), type=list[Fault])
+            self._seen = seen
+        return self._faults
 
 
 class Fate:

@@ -35,6 +35,7 @@ import math
 import os
 import random
 import sys
+import time
 from collections import deque
 from collections.abc import Hashable, Iterator
 from time import perf_counter_ns
@@ -45,7 +46,7 @@ from msgspec import Meta, Struct, field
 
 from profiler.alarm import Alarm
 from profiler.engines.base import HERE
-from profiler.engines.faults import Fate, Fault, fault_of
+from profiler.engines.faults import Fate, Fault, ToldFaults, fault_of
 from profiler.engines.sse_server import App, run
 from profiler.engines.sse_stream import Stream
 from profiler.errors import InputError, nearest
@@ -59,7 +60,11 @@ PREFILL_BUSY, DECODE_BUSY = 1 / 4, 1 / 32
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The law's constants; see the module's formulas."""
+    """The law's constants (see the module's formulas), and what goes wrong.
+
+    ``start_s``: how long it takes until it listens.  ``faults_file``: JSON, a list of faults as ``faults`` is,
+    read anew whenever it changes; they come before ``faults``.  No file, no faults.
+    """
 
     ttft_s: Span = 0.1
     prefill_s_per_token: Span = 0.0
@@ -71,7 +76,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0)] = 0
     prefix_cache_block_tokens: Annotated[int, Meta(ge=0)] = 0
     tokens_per_image: Annotated[int, Meta(ge=0)] = 0
+    start_s: Span = 0.0
     faults: list[Fault] = field(default_factory=list)
+    faults_file: str | None = None
 
 
 class Law(Struct, frozen=True):
@@ -132,6 +139,7 @@ class Simulated(App):
         self.model = model
         self._settings = settings
         self._alarm = Alarm()
+        self._told = ToldFaults(settings.faults_file) if settings.faults_file else None
         self._numbers = itertools.count(1)
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -148,7 +156,7 @@ class Simulated(App):
         number = next(self._numbers)
         prompt = _prompt(request, self._settings.tokens_per_image)
         wanted = int(request.get("max_tokens") or request.get("max_completion_tokens") or 16)
-        fate = Fate(fault_of(self._settings.faults, number), len(prompt), wanted)
+        fate = Fate(fault_of(self._faults(), number), len(prompt), wanted)
         fate.begin(stream)
         admitted_ns = await self._admit(stream.arrived_ns)
         task = _Task(number, prompt, self._cache)
@@ -158,6 +166,10 @@ class Simulated(App):
         finally:
             self.draw.change(prefilling=-(not task.has_spoken), decoding=-task.has_spoken)
             self._leave()
+
+    def _faults(self) -> list[Fault]:
+        told = self._told.now() if self._told is not None else []
+        return [*told, *self._settings.faults]
 
     async def _speak(self, fate: Fate, task: _Task, stream: Stream, admitted_ns: int) -> None:
         """Send the chunks, each at its instant, until the fault strikes."""
@@ -328,6 +340,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     settings = parse(msgspec.json.decode(options.settings, type=dict[str, Any]))
     key = os.environ.get(API_KEY_VARIABLE) or None
+    time.sleep(settings.start_s)
     app = Simulated(settings, options.model)
     run(app, host=options.host, port=options.port, api_key=key)
     app.draw.close()

@@ -8,37 +8,41 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import psutil
 
 from profiler import store
-from tests.harden.nouns import Case, Expect, Phase, Result
+from tests.harden import looks
+from tests.harden.nouns import Case, Phase, Result
 
 MARK = "PROFILER_HARDEN_MARK"
 COMMAND = (
-    *("run", "--engine", "simulated", "--model", "sim", "--scenario", "smoke", "--json"),
+    *("run", "--scenario", "smoke", "--json"),
     *("--set", "load.concurrency=2,4", "--set", "measure.repeats=1", "--set", "measure.min_requests=0"),
     *("--set", "measure.window_s=1.5", "--set", "measure.warmup_s=1.2", "--set", "measure.max_window_s=3"),
     *("--set", "timeouts.connect_s=2", "--set", "timeouts.first_token_s=2", "--set", "timeouts.gap_s=2"),
-    *("--set", "engine.args.ttft_s=0.02", "--set", "engine.args.itl_s=0.005"),
 )
+FAULTS_FILE = "faults.json"
 RUN_LIMIT_S = 90.0
 GONE_WITHIN_S = 15.0
-SHARED_MEMORY = Path("/dev/shm")
+ROOT = Path(__file__).parents[2]
 
 
 class Live:
-    """A run under way: its process, what it said, and handles for those who strike it."""
+    """A run under way: its process, what it said, and handles for those who strike it.
+
+    ``words``: those of the command that are the case's own; ``prepare`` may add some.
+    """
 
     def __init__(self, folder: Path, case: Case) -> None:
         self.folder = folder
@@ -47,24 +51,32 @@ class Live:
         self.out = folder / "results"
         self.temp = folder / "tmp"
         self.temp.mkdir(parents=True)
-        self.events: list[dict] = []
+        self.words: list[str] = [*case.engine, *case.words]
+        self.env: dict[str, str | None] = dict(case.env)
+        self.events: list[dict[str, Any]] = []
         self.lines: list[str] = []
         self.struck_s: float | None = None
         self.stdout = ""
         self.process: subprocess.Popen[str] | None = None
+        self.held = looks.Held()
         self._readers: list[Thread] = []
-        self._in_memory_before = set(SHARED_MEMORY.iterdir())
+        self._beside: list[subprocess.Popen[Any]] = []
+        self._closing: list[Callable[[], None]] = []
+
+    # ------------------------------------------------------------------------------ the run
 
     def start(self, *words: str) -> None:
         """The command as from a terminal, its events and lines read as they come."""
         if self.case.prepare is not None:
             self.case.prepare(self)
-        self._start([*COMMAND, *self.case.words, *words])
+        model = () if "--model" in self.words else ("--model", "sim")
+        self._start([*COMMAND, *model, *self.words, *words])
 
     def _start(self, words: list[str]) -> None:
-        env = os.environ | {"TMPDIR": str(self.temp), MARK: self.mark} | self.case.env
+        env = {name: value for name, value in (os.environ | self.env).items() if value is not None}
+        env |= {"TMPDIR": str(self.temp), MARK: self.mark, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "profiler", *words],
+            [*self.case.through, sys.executable, "-m", "profiler", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -116,11 +128,8 @@ class Live:
     def child(self, words: str) -> psutil.Process:
         """The one process of this cell whose command holds these words, the youngest where it was started
         through another; raises AssertionError where there is none."""
-        found = []
-        for process in self.marked():
-            with suppress(psutil.Error):
-                if words in " ".join(process.cmdline()) and "supervise.py" not in " ".join(process.cmdline()):
-                    found.append(process)
+        commands = [(each, _command(each)) for each in self.marked()]
+        found = [each for each, text in commands if words in text and "supervise.py" not in text]
         assert found, f"no process {words!r} to strike"
         return max(found, key=lambda each: each.create_time())
 
@@ -145,8 +154,52 @@ class Live:
             reader.join(GONE_WITHIN_S)
         return code
 
+    # ------------------------------------------------------------------------------ beside the run
+
+    def faults(self, *faults: dict[str, Any]) -> None:
+        """What the simulated engine does wrong from now on; nothing: it is well again."""
+        beside = self.folder / f".{FAULTS_FILE}"
+        beside.write_text(json.dumps(faults))
+        beside.rename(self.folder / FAULTS_FILE)
+
+    def beside(self, argv: Sequence[str], **more: Any) -> subprocess.Popen[Any]:
+        """Another process, no part of the run; ended with the cell."""
+        process = subprocess.Popen(argv, cwd=self.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, **more)
+        self._beside.append(process)
+        return process
+
+    def serve(self, *, host: str = "127.0.0.1", **settings: Any) -> tuple[subprocess.Popen[Any], int]:
+        """A simulated engine that somebody else runs, and its port; it reads the faults of :meth:`faults`."""
+        from profiler.engines.simulated import command
+
+        args = {"ttft_s": 0.02, "itl_s": 0.005, "faults_file": FAULTS_FILE} | settings
+        server = self.beside(
+            command(args, model="sim", host=host),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert server.stdout is not None
+        return server, int(server.stdout.readline().split()[1])
+
+    def on_close(self, call: Callable[[], None]) -> None:
+        """To be called when the cell is over."""
+        self._closing.append(call)
+
+    def close(self) -> None:
+        """End what is beside the run."""
+        for process in self._beside:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        for call in self._closing:
+            call()
+
+    # ------------------------------------------------------------------------------ what stays
+
     def left_over(self) -> list[str]:
-        """Processes, temporary files and shared memory that outlived the run, in words."""
+        """Processes, ports, shared memory and files that outlived the run, in words."""
         end = time.monotonic() + GONE_WITHIN_S
         while (stay := self.marked()) and time.monotonic() < end:
             time.sleep(0.05)
@@ -154,12 +207,7 @@ class Live:
         for each in stay:
             with suppress(psutil.Error):
                 each.kill()
-        found += [f"temporary file {each.name} stayed" for each in self.temp.iterdir()]
-        in_memory = {each for each in SHARED_MEMORY.iterdir() if self.mark[:8] in each.name}
-        found += [f"shared memory {each.name} stayed" for each in in_memory - self._in_memory_before]
-        if self.out.is_dir():
-            found += [f"{each.name} stayed in the results" for each in self.out.glob(".write-test*")]
-        return found
+        return [*found, *looks.left_behind(self)]
 
 
 def _as_from_a_terminal() -> None:
@@ -179,9 +227,21 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
 
 
 def _words_of(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return f"{process.pid} ({' '.join(process.cmdline())[-80:]})"
-    return str(process.pid)
+    return f"{process.pid} ({_command(process)[-80:]})"
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _coming_up(live: Live) -> bool:
+    """The engine's process is there and does not answer yet."""
+    if not live.has(event="begin") or live.has(event="up"):
+        return False
+    return any("supervise.py" in _command(each) for each in live.marked())
 
 
 def _measuring_the_last(live: Live) -> bool:
@@ -191,7 +251,7 @@ def _measuring_the_last(live: Live) -> bool:
 
 
 _REACHED: dict[Phase, Callable[[Live], bool]] = {
-    "start": lambda live: live.has(event="begin"),
+    "start": _coming_up,
     "warm-up": lambda live: live.has(event="progress", phase="warm-up"),
     "window": _measuring_the_last,
     "shutdown": lambda live: live.has(event="window", windows_left=0),
@@ -203,22 +263,35 @@ def try_out(name: str, phase: Phase, case: Case, folder: Path) -> Result:
     live = Live(folder, case)
     began = time.monotonic()
     failures: list[str] = []
+    code: int | None = None
     try:
-        live.start()
-        code = _struck(live, phase, failures)
-    except AssertionError as error:
-        failures.append(f"{error}")
-        live.send(signal.SIGKILL)
-        code = live.end(GONE_WITHIN_S)
-    took_s = time.monotonic() - began
-    failures += live.left_over()
-    kept = _kept(live)
-    failures += _looked_over(live, code)
+        try:
+            live.start()
+            code = _struck(live, phase, failures)
+        except AssertionError as error:
+            failures.append(f"{error}")
+            if live.process is not None:
+                live.send(signal.SIGKILL)
+                code = live.end(GONE_WITHIN_S)
+        took_s = time.monotonic() - began
+        said = looks.telling(live)
+        failures += live.left_over()
+        kept = looks.kept(live)
+        failures += looks.looked_over(live, code)
+        if case.expect.resumes and not failures:
+            failures += _resumed(live)
+        if case.look is not None:
+            try:
+                case.look(live)
+            except AssertionError as error:
+                failures.append(f"{error}")
+    finally:
+        live.close()
     return Result(
         fault=name,
         phase=phase,
         code=code,
-        said=_telling(live),
+        said=said,
         kept=kept,
         took_s=round(took_s, 1),
         failures=tuple(failures),
@@ -229,6 +302,7 @@ def _struck(live: Live, phase: Phase, failures: list[str]) -> int | None:
     """Wait for the phase, strike, wait for the end."""
     if live.case.strike is not None:
         if live.wait_for(phase):
+            live.held.note(live.marked())
             live.struck_s = time.monotonic()
             live.case.strike(live)
         else:
@@ -239,52 +313,6 @@ def _struck(live: Live, phase: Phase, failures: list[str]) -> int | None:
     if code is None:
         failures.append(f"still running {limit_s:g} s later")
     return code
-
-
-def _looked_over(live: Live, code: int | None) -> Iterator[str]:
-    expect = live.case.expect
-    codes = expect.code if isinstance(expect.code, tuple) else (expect.code,)
-    if code not in codes:
-        yield f"exit code {code}, not {' or '.join(map(str, codes))}"
-    said = "\n".join(
-        live.lines + [str(each.get("reason")) for each in live.events if each["event"] == "failed"]
-    )
-    if "Traceback" in said or "Traceback" in live.stdout:
-        yield "a traceback was printed"
-    if expect.says is not None and not re.search(expect.says, said):
-        yield f"did not say {expect.says!r}: {said[-300:]!r}"
-    yield from _folder_is_right(live, expect)
-    if expect.resumes:
-        yield from _resumed(live)
-    if live.case.look is not None:
-        try:
-            live.case.look(live)
-        except AssertionError as error:
-            yield f"{error}"
-
-
-def _folder_is_right(live: Live, expect: Expect) -> Iterator[str]:
-    found = live.run_folders()
-    if expect.status is None:
-        if found:
-            yield f"left {', '.join(each.name for each in found)}"
-        return
-    if len(found) != 1:
-        yield f"{len(found)} run folders, not one"
-        return
-    run = store.load(found[0])
-    is_sealed = (found[0] / store.MANIFEST).exists()
-    if run.manifest.status != expect.status or is_sealed != (expect.status == "complete"):
-        yield f"the folder is {run.manifest.status}{', sealed' * is_sealed}, not {expect.status}"
-    if len(run.manifest.windows) < expect.windows:
-        yield f"{len(run.manifest.windows)} finished windows kept, not {expect.windows}"
-    rows = run.requests.to_pylist()
-    for window in run.manifest.windows:
-        if not any(row["window"] == window.index for row in rows):
-            yield f"window {window.index} counts as finished and has no requests"
-    ended = {row["outcome"] for row in rows}
-    if expect.outcomes is not None and ended - {"ok", "cancelled"} != expect.outcomes:
-        yield f"requests ended with {sorted(ended)}, not {sorted(expect.outcomes)}"
 
 
 def _resumed(live: Live) -> Iterator[str]:
@@ -301,19 +329,3 @@ def _resumed(live: Live) -> Iterator[str]:
     if after.status != "complete" or after.windows[: len(before)] != before:
         yield f"resumed, the folder is {after.status}, and its earlier windows are not what they were"
     yield from live.left_over()
-
-
-def _telling(live: Live) -> str:
-    """The line that told the user what happened."""
-    lines = [line for line in live.lines if line.startswith(("error:", "failed:", "interrupted"))]
-    return (lines or live.lines or [""])[-1]
-
-
-def _kept(live: Live) -> str:
-    found = [store.load(each) for each in live.run_folders()]
-    if not found:
-        return "nothing was measured"
-    return "; ".join(
-        f"{run.manifest.status}, {len(run.manifest.windows)} windows, {run.requests.num_rows} requests"
-        for run in found
-    )

@@ -15,6 +15,11 @@ PHASES: tuple[Phase, ...] = ("start", "warm-up", "window", "shutdown")
 Group = Literal["server", "wire", "engine", "GPU", "machine", "disk", "user", "real vLLM"]
 Status = Literal["complete", "interrupted", "failed", "running"]
 
+SIMULATED = (
+    *("--engine", "simulated", "--set", "engine.args.ttft_s=0.02", "--set", "engine.args.itl_s=0.005"),
+    *("--set", "engine.args.start_s=0.8", "--set", "engine.args.faults_file=faults.json"),
+)
+
 
 class Expect(Struct, frozen=True, kw_only=True):
     """What must come of a run that was struck.
@@ -25,6 +30,8 @@ class Expect(Struct, frozen=True, kw_only=True):
     ``outcomes``: what its requests ended with, all of these and "ok" or "cancelled" but nothing else; None
     where that is not looked at.  ``within_s``: from the blow to the end of the process.
     ``resumes``: `profile resume` completes it, once the fault is over.
+    ``litter``: patterns of file names in the results that may stay behind, of a run that could not clean up.
+    ``last_event``: whether the events end with how it ended; a run that was killed cannot say.
     """
 
     code: int | tuple[int, ...]
@@ -34,22 +41,29 @@ class Expect(Struct, frozen=True, kw_only=True):
     outcomes: frozenset[str] | None = None
     within_s: float = 30.0
     resumes: bool = False
+    litter: tuple[str, ...] = ()
+    last_event: bool = True
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """One fault in one phase.  ``words`` are added to the command, ``env`` to its environment.
+    """One fault in one phase.  ``engine``: the words that choose it; ``words`` are added to the command,
+    ``env`` to its environment (a value None takes the variable away).  ``through``: what stands before it.
 
     ``prepare`` runs before the command is started, ``strike`` when the phase has come, ``mend`` before the
     run is resumed, ``look`` last, for what is special to the case: it raises AssertionError.
+    ``alone``: it needs the machine to itself.
     """
 
     expect: Expect
     words: tuple[str, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
+    engine: tuple[str, ...] = SIMULATED
+    env: dict[str, str | None] = field(default_factory=dict)
+    through: tuple[str, ...] = ()
     prepare: Callable[[Live], None] | None = None
     strike: Callable[[Live], None] | None = None
     mend: Callable[[Live], None] | None = None
     look: Callable[[Live], None] | None = None
+    alone: bool = False
 
 
 class Fault(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,22 @@
+"""``python -m tests.harden [WORD…] [--jobs 2]``: see the package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+
+import tests.harden
+from tests.harden import matrix, page
+
+parser = argparse.ArgumentParser(prog="python -m tests.harden", description=tests.harden.__doc__)
+parser.add_argument("words", nargs="*", metavar="WORD", help="part of the name of a fault, or of a phase")
+parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
+asked = parser.parse_args()
+code = matrix.main(asked.words, asked.jobs)
+if not asked.words:
+    if importlib.util.find_spec("tests.harden.kill"):
+        code |= subprocess.run([sys.executable, "-m", "tests.harden.kill"], check=False).returncode
+    page.write()
+sys.exit(min(code, 1))
