@@ -27,8 +27,10 @@ def main() -> None:
     if page is not None:
         sys.stdout.write(page)
         return
-    from profiler.cli import entry
-
+    try:
+        from profiler.cli import entry
+    except KeyboardInterrupt:
+        sys.exit(130)
     entry()
 
 

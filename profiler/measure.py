@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 # A second holds enough answers at this rate and above; what a client adds there it adds below it too.
 CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CALIBRATED_BEFORE = "the load generator was calibrated after a run before, at a load like this one's"
 
 
@@ -135,8 +139,9 @@ def execute(
             if engines is None:
                 worker.close()
             for subject in subjects:
-                show.phase(subject.name, "sealing")
-                subject.writer.seal()
+                with _not_half_way():
+                    show.phase(subject.name, "sealing")
+                    subject.writer.seal()
         except BaseException as error:
             for subject in subjects:
                 with suppress(StoreError):  # a full disk: the journal that is there stays
@@ -148,6 +153,26 @@ def execute(
     folders = [subject.writer.folder for subject in subjects]
     show.sealed(folders)
     return folders
+
+
+@contextmanager
+def _not_half_way() -> Iterator[None]:
+    """Who asks to stop inside the block is heard at its end.  Signals are the main thread's affair."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    before = {each: signal.getsignal(each) for each in STOPS}
+    mine = {each: handler for each, handler in before.items() if callable(handler)}
+    for each in mine:
+        signal.signal(each, lambda signum, frame: heard.append((signum, frame)))
+    try:
+        yield
+    finally:
+        for each, handler in mine.items():
+            signal.signal(each, handler)
+    for signum, frame in heard:
+        mine[signal.Signals(signum)](signum, frame)
 
 
 def _join_machines(plan: Plan, worker: LoadWorker) -> None:

@@ -352,8 +352,8 @@ class Subject:
 
     def mark(self, error: BaseException) -> None:
         """Write into the folder how the run ended, keeping whatever was measured."""
-        if not (self.writer.folder / store.JOURNAL).exists():
-            return  # already sealed
+        if (self.writer.folder / store.MANIFEST).exists() or not self.writer.folder.exists():
+            return  # sealed by then, or taken away
         if isinstance(error, InputError) and not self.writer.manifest.windows:
             self.writer.discard()  # an engine found the request impossible: nothing half-written
             return

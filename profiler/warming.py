@@ -128,7 +128,8 @@ def warm(
     def tell(progress: Progress) -> None:
         say(f"warming up · {thermometer.hottest_c:.0f} °C, {progress.done} requests")
 
-    with tempfile.TemporaryDirectory() as folder:
+    # In the run folder: whatever kills us leaves nothing anywhere else, and sealing clears it.
+    with tempfile.TemporaryDirectory(prefix="warming-", dir=samples.parent) as folder:
         try:
             for round_ in range(1, 1 << 10):  # a batch may end before the boards are warm
                 worker.run(_unrecorded(job, round_, Path(folder), max_s), tell, watch)

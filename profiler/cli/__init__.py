@@ -8,9 +8,7 @@ Exit codes: 0 done; 1 a gate or claim failed, or more requests than --max-failed
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +29,7 @@ from profiler.cli import (
     report,
     run,
     sweep,
+    terminal,
     tokens,
     trials,
     view,
@@ -65,12 +64,14 @@ TAKES_MORE = {"ignore_unknown_options": True, "allow_extra_args": True}  # for a
 
 def entry() -> None:
     """Run the command; an expected error becomes one message and its exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    terminal.settle_streams()
+    terminal.catch_signals()
     without_pandas.keep_out()
     try:
         code = app(standalone_mode=False)  # Ctrl-C comes back as 130, not as an exception
         if code == INTERRUPTED:
             say("interrupted")
+        sys.stdout.flush()
         sys.exit(code or 0)
     except ProfilerError as error:
         say(f"error: {error}")
@@ -84,10 +85,11 @@ def entry() -> None:
     except OSError as error:  # a full disk, a folder taken away: what was finished is on disk
         say(f"error: {error}")
         sys.exit(ProfilerError.exit_code)
-
-
-def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    except KeyboardInterrupt:  # before a command had begun, or after
+        say("interrupted")
+        sys.exit(INTERRUPTED)
+    finally:
+        terminal.be_deaf()
 
 
 def _version(wanted: bool) -> None:

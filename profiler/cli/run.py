@@ -123,6 +123,10 @@ def _say_kept(out: Path, group: str) -> None:
     from profiler import store
 
     kept = store.group(out, group)
+    if kept and all(run.manifest.status == "complete" for run in kept):
+        say(f"all of it was sealed before, in {' '.join(str(run.folder) for run in kept)}")
+        return
+    kept = [run for run in kept if run.manifest.status != "complete"]
     windows = sum(len(run.manifest.windows) for run in kept)
     cut_short = any(run.manifest.cut_short for run in kept)
     if windows or cut_short:

@@ -50,11 +50,25 @@ def shared_load() -> Iterator[None]:
     if not os.environ.get(BOARDS_VARIABLE) or LOAD_VARIABLE in os.environ:
         yield
         return
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="profiler-nvml-") as folder:
-        os.environ[LOAD_VARIABLE] = str(Path(folder) / "load.tsv")
+    with _nameless() as path:
+        os.environ[LOAD_VARIABLE] = path
         try:
             yield
         finally:
             del os.environ[LOAD_VARIABLE]
+
+
+@contextlib.contextmanager
+def _nameless() -> Iterator[str]:
+    """The path of an empty file that is gone with this process, however that ends, where the system can."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("profiler-nvml-load")
+        try:
+            yield f"/proc/{os.getpid()}/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="profiler-nvml-") as folder:
+        yield str(Path(folder) / "load.tsv")
