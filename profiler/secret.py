@@ -21,11 +21,19 @@ _NO_SECRET = re.compile(
 )
 _USER = re.compile(r"(?<=://)[^\s/?#'\"<>`]+@")
 _QUERY = re.compile(
-    r"([?&;](?:[\w.-]*(?:key|token|secret|passw|pwd|signature|credential|auth)[\w.-]*|sig)=)[^&#\s'\"<>`;]+",
+    r"([?&;](?:[\w.-]{0,48}?(?:key|token|secret|passw|pwd|signature|credential|auth)[\w.-]{0,48}|sig)=)[^&#\s'\"<>`;]+",
     re.I,
 )
 _BEARER = re.compile(
-    r"\b(authorization['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?|bearer\s+(?=\S*\d))[\w.~+/=-]{6,}", re.I
+    r"\b(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic)\s+)?|bearer\s+(?=\S*\d))"
+    r"(?!(?:bearer|basic)\b)[\w.~+/=-]{6,}",
+    re.I,
+)
+# ``HF_TOKEN=…``, ``'api_key': '…'``; a ``key`` or ``token`` alone is mostly none.
+_NAMED = re.compile(
+    r"(?<![\w-])([\w-]{0,48}?(?:[_-]key|api_?key|[_-]token|secret|passw|passphrase|credential)[\w-]{0,48})"
+    r"(['\"]?\s*[=:]\s*[\['\"]*)([^\s'\",}\]&]{2,})",
+    re.I,
 )
 _ISSUED = re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{16,}|\bA[KS]IA[0-9A-Z]{16}\b")
 
@@ -55,12 +63,17 @@ def without(text: str, known: Iterable[str | None] = ()) -> str:
             text = _cut_end(_replaced(text, each), each)
     text = _USER.sub(HIDDEN + "@", text) if "@" in text else text
     text = _QUERY.sub(r"\1" + HIDDEN, text) if "=" in text else text
+    text = _NAMED.sub(_hidden_if_secret, text) if "=" in text or ":" in text else text
     return _ISSUED.sub(HIDDEN, _BEARER.sub(r"\1" + HIDDEN, text))
 
 
 def has(text: str) -> bool:
     """Whether a text shows a secret by its shape."""
     return without(text) != text
+
+
+def _hidden_if_secret(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]}{HIDDEN}" if is_secret(found[1].strip("-")) else found[0]
 
 
 def _replaced(text: str, secret: str) -> str:

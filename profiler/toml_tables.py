@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
+from profiler import secret
 from profiler.errors import InputError, nearest
 
 SECONDS_PER_UNIT = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -178,7 +179,7 @@ def _explain(message: str, tree: dict[str, Any], source: Source) -> str:
 def _show(value: Any) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    return _text(value) if isinstance(value, bool) else repr(value)
+    return _text(value) if isinstance(value, bool) else secret.without(repr(value))
 
 
 def _text(value: Any) -> str:

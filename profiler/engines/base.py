@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from profiler.engines.process import EngineProcess
 
+TRUSTED = "trust_remote_code"  # the engines' own word for it
 # Where a server of ours listens: for this machine alone, or for others that send a part of its load.
 HERE, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 (behind a key)
 
@@ -82,6 +83,14 @@ def wanted_routing(settings: EngineSettings, model: Model) -> str | None:
     if settings.routing != "auto":
         return settings.routing
     return "uniform" if model.weights == "random" else "model"
+
+
+def code_note(settings: EngineSettings) -> tuple[str, ...]:
+    """What must be known of a run for which a model's own code was let in; nothing for others."""
+    asked = any(
+        name.lstrip("-").replace("-", "_") == TRUSTED and value for name, value in settings.args.items()
+    )
+    return (f"code that came with the model was allowed to run (engine.args.{TRUSTED})",) if asked else ()
 
 
 def routing_note(model: Model, routing: str | None) -> tuple[str, ...]:

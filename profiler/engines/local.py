@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from profiler.engines import routed
-from profiler.engines.base import HERE, RoutingSource, RunningEngine, routing_note
+from profiler.engines.base import HERE, RoutingSource, RunningEngine, code_note, routing_note
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
 from profiler.errors import EngineError
@@ -76,7 +76,7 @@ def open_transformers(
         gpus=tuple(uuid for uuid, _ in visible_gpus(settings.env)[:1]) if account.device == "cuda" else (),
         start_s=started.start_s,
         weights=model.weights,
-        notes=(*routing.notes, *routing_note(model, routing.routing)),
+        notes=(*code_note(settings), *routing.notes, *routing_note(model, routing.routing)),
     )
     running = _running(started, key, model, facts)
     if not routing.layers or routing.experts is None:

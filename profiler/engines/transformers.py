@@ -27,7 +27,8 @@ class EngineArgs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``num_blocks`` × ``page_size`` tokens is the key-value cache; ``max_batch_tokens`` the most tokens
     in one forward pass (decoding requests first, the rest is prefill); None leaves the choice to the
     engine (:func:`profiler.engines.transformers_model.batching`).  ``threads`` None is one per physical
-    core.  ``seed`` draws random weights.
+    core.  ``seed`` draws random weights.  ``trust_remote_code``: Python files that came with the model run,
+    with all that the user may do.
     """
 
     num_blocks: Positive | None = None
@@ -39,6 +40,7 @@ class EngineArgs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attn_implementation: str | None = None
     threads: Positive | None = None
     seed: Annotated[int, Meta(ge=0)] = 0
+    trust_remote_code: bool = False
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):

@@ -79,6 +79,7 @@ def _build(config: ServerConfig, device: str) -> Any:
         # batched_mm copies an expert's weights per token (10 times slower at batch 32 on a CPU); eager does
         # the same as grouped_mm in a Python loop.
         "experts_implementation": config.args.experts_implementation,
+        "trust_remote_code": config.args.trust_remote_code,  # said, for unsaid the library asks a terminal
     }
     if config.weights != "random":
         source = config.folder or config.name

@@ -277,7 +277,9 @@ def _tokenizer(config: ServerConfig) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(config.folder or config.name)
+        return AutoTokenizer.from_pretrained(
+            config.folder or config.name, trust_remote_code=config.args.trust_remote_code
+        )
     except (OSError, ValueError):
         return None
 

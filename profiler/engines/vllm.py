@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from profiler import procfs, secret
 from profiler.engines import vllm_inside, vllm_routing
-from profiler.engines.base import HERE, RunningEngine, routing_note
+from profiler.engines.base import HERE, RunningEngine, code_note, routing_note
 from profiler.engines.gpus import visible_gpus
 from profiler.engines.process import Launch, Started, get, start_server
 from profiler.engines.vllm_account import cache_config, counted, memory_account, start_notes
@@ -206,7 +206,7 @@ def _running(
             start_s=started.start_s,
             weights=model.weights,
             routing=plan.routing,
-            notes=(*notes, *plan.notes, *routing_note(model, plan.routing)),
+            notes=(*code_note(settings), *notes, *plan.notes, *routing_note(model, plan.routing)),
         ),
         log_path=started.process.log_path,
         process=started.process,
