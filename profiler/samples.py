@@ -10,8 +10,11 @@ Names end in their unit; the probe that reads a name documents it (``profiler/te
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from profiler.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +45,11 @@ def _number(value: float) -> bytes:
 
 
 def decode(lines: bytes) -> Iterator[Sample]:
-    """The samples of a few whole lines, without pyarrow."""
+    """The samples of a few whole lines, without pyarrow; a damaged line is left out."""
     for line in lines.splitlines():
-        t_ns, source, name, value = line.split(b"\t")
-        yield Sample(int(t_ns), source.decode(), name.decode(), float(value))
+        with suppress(ValueError):
+            t_ns, source, name, value = line.split(b"\t")
+            yield Sample(int(t_ns), source.decode(), name.decode(), float(value))
 
 
 def complete_bytes(content: bytes) -> int:
@@ -88,7 +92,7 @@ def read_samples(path: Path | str) -> Any:
     """The samples of a file as a pyarrow table: t_ns int64, source string, name string, value float64.
 
     A last line cut short by a crash is left out, as is any line that does not have four fields; an
-    absent or empty file is an empty table.
+    absent or empty file is an empty table.  Raises InputError where a field is no number.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -101,14 +105,17 @@ def read_samples(path: Path | str) -> Any:
     content = content[: complete_bytes(content)]
     if not content:
         return schema.empty_table()
-    return csv.read_csv(
-        pa.BufferReader(content),
-        read_options=csv.ReadOptions(column_names=list(COLUMNS)),
-        parse_options=csv.ParseOptions(
-            delimiter="\t", quote_char=False, invalid_row_handler=lambda _: "skip"
-        ),
-        convert_options=csv.ConvertOptions(column_types=schema),
-    )
+    try:
+        return csv.read_csv(
+            pa.BufferReader(content),
+            read_options=csv.ReadOptions(column_names=list(COLUMNS)),
+            parse_options=csv.ParseOptions(
+                delimiter="\t", quote_char=False, invalid_row_handler=lambda _: "skip"
+            ),
+            convert_options=csv.ConvertOptions(column_types=schema),
+        )
+    except pa.ArrowException as error:
+        raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}); measure this run anew") from None
 
 
 def sources(samples: Any, kind: str) -> list[str]:

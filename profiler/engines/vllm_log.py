@@ -140,7 +140,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
 )
 _COMPILED = tuple((re.compile(pattern), advice) for pattern, advice in _CAUSES)
 
-_SIGNALS = {
+_SIGNALS: dict[int, str] = {
     signal.SIGKILL: "it was killed, most likely for memory; "
     "use a smaller model or KV cache, or a larger machine",
     signal.SIGILL: "it uses instructions that this processor lacks; use another engine",
@@ -168,7 +168,7 @@ def explain(log: str, exit_code: int | None = None) -> str | None:
         if match := pattern.search(complaints):
             named = {name: text or "" for name, text in match.groupdict().items()}
             return advice.format(**{name: text.strip()[:LINE_CHARS] for name, text in named.items()})
-    return _SIGNALS.get(signal.Signals(-exit_code)) if exit_code is not None and exit_code < 0 else None
+    return _SIGNALS.get(-exit_code) if exit_code is not None and exit_code < 0 else None
 
 
 def is_port_taken(log: str) -> bool:

@@ -225,7 +225,7 @@ def _e2e(reader: Reader, value: Json) -> dict[str, Estimate]:
 
 def _throughput(reader: Reader, value: Json) -> Held:
     """Offline: all prompts at once; the file has the sum of input and output tokens, not the parts."""
-    sent = reader.count(value, "num_requests")
+    sent = reader.count(value, "num_requests") or None
     rates = {
         "requests_per_s": reader.positive(value, "requests_per_second"),
         "total_tokens_per_s": reader.positive(value, "tokens_per_second"),

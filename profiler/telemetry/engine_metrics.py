@@ -93,7 +93,8 @@ def parse(text: str) -> dict[str, float]:
             continue
         if (name := METRICS.get(match["name"])) and (value := _number(match["value"])) is not None:
             found[name].append(value)
-    return {name: sum(each) / (len(each) if name in AVERAGED else 1) for name, each in found.items()}
+    sums = {name: sum(each) / (len(each) if name in AVERAGED else 1) for name, each in found.items()}
+    return {name: value for name, value in sums.items() if _is_finite(value)}
 
 
 def _number(text: str) -> float | None:
@@ -101,4 +102,8 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if value - value == 0 else None  # NaN and ±Inf are not measurements
+    return value if _is_finite(value) else None  # NaN and ±Inf are not measurements
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0

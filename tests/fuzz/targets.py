@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.fuzz import configs, toml_files, wire
+from tests.fuzz import configs, engines, imports, toml_files, wire
 from tests.fuzz.nouns import Target
 
-TARGETS: dict[str, Target] = {
-    each.name: each for each in (*wire.TARGETS, *configs.TARGETS, *toml_files.TARGETS)
-}
+ROOMS = (wire, configs, toml_files, engines, imports)
+TARGETS: dict[str, Target] = {each.name: each for room in ROOMS for each in room.TARGETS}

@@ -21,6 +21,7 @@ from profiler.workload import PlannedRequest
 from tests.fuzz.nouns import Target
 
 HEAD = 4  # settings, three numbers that say where to cut
+MOST_PIECES = 100
 MOST_COUNT = 1 << 53  # what an array of floats holds exactly, and a column of int64 in any case
 WORDS = (
     *("choices", "usage", "text", "token_ids", "delta", "content", "reasoning", "reasoning_content"),
@@ -45,7 +46,7 @@ def cuts(head: bytes, body: bytes) -> list[bytes]:
     if not body:
         return []
     if head[1] < 32:
-        step = 1 + head[1] % 16
+        step = max(1 + head[1] % 16, len(body) // MOST_PIECES)
         return [body[at : at + step] for at in range(0, len(body), step)]
     places = sorted({0, len(body), *(len(body) * each // 256 for each in head[1:HEAD])})
     return [body[one:other] for one, other in pairwise(places)]
@@ -236,7 +237,7 @@ def answers() -> Iterator[bytes]:
 
 HTTP = ("HTTP/1.1 200 OK", "Transfer-Encoding", "chunked", "Content-Length", "Connection", "close", "Upgrade")
 TARGETS = (
-    Target("sse", parse, streams, "bytes", head=HEAD),
-    Target("stream", understand, streams, "events", (*SYNTAX, *WORDS), HEAD),
-    Target("http", http, answers, "events", (*HTTP, *SYNTAX, *WORDS), HEAD),
+    Target("sse", parse, streams, "bytes", head=HEAD, most_bytes=600),
+    Target("stream", understand, streams, "events", (*SYNTAX, *WORDS), HEAD, 2500),
+    Target("http", http, answers, "events", (*HTTP, *SYNTAX, *WORDS), HEAD, 2500),
 )
