@@ -20,7 +20,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from profiler import store
+from profiler import integrity, store
 from profiler.schema import LoadPoint, Model, Price
 from tests import make
 
@@ -62,7 +62,7 @@ def copies(original: Path, out: Path, number: int) -> None:
             model=Model(name=f"model-{n % 25}", weights="random", facts=make.FACTS),
             price=msgspec.structs.replace(manifest.price, usd_per_hour=1 + n / number),
         )
-        (folder / store.MANIFEST).write_bytes(msgspec.json.encode(changed))
+        (folder / store.MANIFEST).write_bytes(msgspec.json.encode(integrity.signed(changed)))
         for name in (store.REQUESTS, store.TELEMETRY):
             os.link(original / name, folder / name)
 

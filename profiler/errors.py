@@ -2,6 +2,7 @@
 
 - ProfilerError
   - InputError ................ 2   the user asked for something impossible or misspelt
+    - DamagedError ............ 2   a run folder is not what was written
   - MeasurementError .......... 4   the measurement failed, not one request of it
     - EngineError ............. 4   an engine did not start, or died
     - LoadError ............... 4   the load generator itself failed
@@ -13,7 +14,9 @@ Exit codes 1 (a gate or claim failed), 3 (undecided) and 130 (interrupted) are r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+RESTORE = "restore it from a copy, or measure anew"
 
 
 class ProfilerError(Exception):
@@ -26,6 +29,21 @@ class InputError(ProfilerError):
     """The request cannot be carried out as written; nothing was started or written."""
 
     exit_code = 2
+
+
+class DamagedError(InputError):
+    """Run folders are not what was written: no figure is made of them.  ``faults``: folder, what is wrong."""
+
+    def __init__(self, *faults: tuple[str, str]) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        folders = {folder for folder, _ in self.faults}
+        if len(self.faults) == 1:
+            return "{} is damaged: {}".format(*self.faults[0]) + f"; {RESTORE}"
+        few = "a run folder is" if len(folders) == 1 else f"{len(folders)} run folders are"
+        return f"{few} damaged; {RESTORE}" + "".join(f"\n  {name}: {why}" for name, why in self.faults)
 
 
 class MeasurementError(ProfilerError):
@@ -58,6 +76,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
         match = next(name for name in names if name.lower() == close[0])
         return f" (did you mean {match!r}?)"
     return f" (known: {', '.join(names[:12])}{', …' if len(names) > 12 else ''})" if names else ""
+
+
+def damaged(folder: object, fault: str) -> DamagedError:
+    """Of one folder."""
+    return DamagedError((str(folder), fault))
+
+
+def together(errors: Sequence[InputError]) -> InputError:
+    """One error that says all of them."""
+    if len(errors) == 1:
+        return errors[0]
+    damaged = [each for each in errors if isinstance(each, DamagedError)]
+    if len(damaged) < len(errors):
+        return InputError("\n".join(map(str, errors)))
+    return DamagedError(*(fault for each in damaged for fault in each.faults))
 
 
 def describe(error: BaseException) -> tuple[str, str]:

@@ -3,7 +3,8 @@ what was made a second.
 
 A folder of run folders holds ``.figures.index``.  The file is used while program, catalog and the user's GPU
 sheet are those it was made with, and an entry of it while the files of its run have the sizes and times they
-had.  What is not so, or damaged, is made anew and written by one rename, with what others wrote meanwhile.
+had: files are held against their checksums when a run is measured.  What is not so, or damaged, is made anew
+and written by one rename, with what others wrote meanwhile.
 Where nothing can be written it is made every time, as it is of runs that are not sealed.  Of other parts of
 runs than the whole there are indices of their own (:class:`Kind`).
 """
@@ -24,7 +25,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from profiler import catalog, store
-from profiler.errors import StoreError
+from profiler.errors import InputError, StoreError, together
 from profiler.figures import Figures, of_run
 from profiler.store import RunResult
 
@@ -44,7 +45,7 @@ PACKAGE = Path(__file__).resolve().parent
 Progress = Callable[[int, int], None]
 State = tuple[int, ...]
 Task = tuple[str, str, State]
-Measure = Callable[[Sequence["Task"]], Iterator["Entry"]]
+Measure = Callable[[Sequence["Task"]], Iterator["Entry | InputError"]]
 
 
 class Run(NamedTuple):
@@ -112,8 +113,8 @@ def runs(paths: Iterable[Path | str], progress: Progress | None = None, processe
     """Each path; a folder that holds run folders stands for all of them, oldest first, as in ``store.find``.
 
     ``progress`` is told how many are done of the runs that have to be measured.  More ``processes`` than one
-    are forked from this, which must have no threads.  Raises InputError where a path holds no run, or one
-    that cannot be read.
+    are forked from this, which must have no threads.  Raises InputError where a path holds no run, or runs
+    that cannot be read: one error names them all.
     """
     return [Run(folder, found) for folder, (found,) in groups(paths, WHOLE, progress, processes)]
 
@@ -128,15 +129,28 @@ def groups(
         wanted.setdefault(each.home, {}).update(each.runs)
     whole = {each.home for each in asked if each.is_whole}
     measure = partial(_all_measured, kind=kind, progress=progress, processes=processes)
+    errors: list[InputError] = []
     found = {
-        home: _entries(home, folders, home in whole, measure, kind.file) for home, folders in wanted.items()
+        home: _entries(home, folders, home in whole, partial(_whole_only, measure, errors), kind.file)
+        for home, folders in wanted.items()
     }
+    if errors:
+        raise together(errors)
     listed: list[tuple[str, list[list[Figures]]]] = []
     for each in asked:
         entries = found[each.home]
         own = sorted((entries[name] for name in each.runs), key=lambda entry: entry.unix_ns)
         listed += [_read(entry, each.runs[entry.name]) for entry in own]
     return listed
+
+
+def _whole_only(measure: Measure, errors: list[InputError], tasks: Sequence[Task]) -> Iterator[Entry]:
+    """What was measured; ``errors`` get what could not be."""
+    for found in measure(tasks):
+        if isinstance(found, Entry):
+            yield found
+        else:
+            errors.append(found)
 
 
 def _read(entry: Entry, folder: str) -> tuple[str, list[list[Figures]]]:
@@ -156,7 +170,11 @@ _DECODER = msgspec.msgpack.Decoder(list[list[Figures]])
 
 
 def _entries(
-    home: str, folders: dict[str, str], is_whole: bool, measure: Measure, file: str
+    home: str,
+    folders: dict[str, str],
+    is_whole: bool,
+    measure: Callable[[Sequence[Task]], Iterator[Entry]],
+    file: str,
 ) -> dict[str, Entry]:
     """The entries of these runs of a folder: those of its index that hold, the others measured."""
     kept = _load(home, file)
@@ -185,7 +203,7 @@ def _entries(
 
 def _all_measured(
     tasks: Sequence[Task], kind: Kind, progress: Progress | None, processes: int
-) -> Iterator[Entry]:
+) -> Iterator[Entry | InputError]:
     """What no index has, in any order."""
     for done, entry in enumerate(_each_measured(tasks, kind, processes), start=1):
         if progress is not None:
@@ -193,9 +211,9 @@ def _all_measured(
         yield entry
 
 
-def _each_measured(tasks: Sequence[Task], kind: Kind, processes: int) -> Iterator[Entry]:
+def _each_measured(tasks: Sequence[Task], kind: Kind, processes: int) -> Iterator[Entry | InputError]:
     if processes < 2 or len(tasks) < MANY:
-        yield from (_measured(task, kind) for task in tasks)
+        yield from (_tried(task, kind) for task in tasks)
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
@@ -205,7 +223,9 @@ def _each_measured(tasks: Sequence[Task], kind: Kind, processes: int) -> Iterato
     try:
         batches = [tasks[first : first + AT_ONCE] for first in range(0, len(tasks), AT_ONCE)]
         for done in as_completed([pool.submit(_measured_elsewhere, each, kind) for each in batches]):
-            yield from msgspec.msgpack.decode(done.result(), type=list[Entry])
+            entries, errors = done.result()
+            yield from msgspec.msgpack.decode(entries, type=list[Entry])
+            yield from errors
     except BrokenProcessPool:
         raise StoreError("a process that read runs was killed: is memory short? try again") from None
     finally:
@@ -225,14 +245,24 @@ def _end_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _measured_elsewhere(tasks: Sequence[Task], kind: Kind) -> bytes:
-    return msgspec.msgpack.encode([_measured(task, kind) for task in tasks])
+def _measured_elsewhere(tasks: Sequence[Task], kind: Kind) -> tuple[bytes, list[InputError]]:
+    found = [_tried(task, kind) for task in tasks]
+    errors = [each for each in found if isinstance(each, InputError)]
+    return msgspec.msgpack.encode([each for each in found if isinstance(each, Entry)]), errors
+
+
+def _tried(task: Task, kind: Kind) -> Entry | InputError:
+    try:
+        return _measured(task, kind)
+    except InputError as error:
+        return error
 
 
 def _measured(task: Task, kind: Kind) -> Entry:
     folder, name, state = task
     run = store.load(folder)
     body = msgspec.Raw(msgspec.msgpack.encode(kind.groups(run)))
+    run.check_unread()
     unix_ns = run.manifest.unix_ns
     return Entry(name, state, unix_ns, body, _check(name, state, unix_ns, body))
 

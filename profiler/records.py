@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from profiler import disk
 from profiler.errors import StoreError
 from profiler.schema import RequestRecord
 
@@ -69,7 +70,7 @@ def whole_or_not(beside: Path, path: str | Path) -> Iterator[None]:
     """
     try:
         yield
-        os.replace(beside, path)
+        disk.replace(beside, Path(path))
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if not isinstance(error, OSError):

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from profiler.checksums import Checksums
 from profiler.client import Calibration, ClientAudit
 from profiler.settings import EngineSettings, LoadMode, Scenario
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # ---------------------------------------------------------------------------------- what to run
 
@@ -73,8 +74,7 @@ class Model(Struct, frozen=True, kw_only=True):
     ``folder`` a local folder with config (and weights when ``weights`` is ``local``).
     ``weights``: ``hub`` the engine downloads them, ``local`` they lie in ``folder``,
     ``random`` they are drawn from the config, ``remote`` they are the endpoint's own affair, ``unknown``
-    where nobody says (imported runs).
-    """
+    where nobody says (imported runs)."""
 
     name: str
     weights: Literal["hub", "local", "random", "remote", "unknown"]
@@ -136,8 +136,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     ``prompt`` says whether prompts travel as token ids (exact lengths) or as text; ``returns_ids`` and
     ``ignores_eos`` whether it takes those two extensions of the protocol.
     ``pid`` is the root of the engine's process tree on this host, None when it is not ours.
-    The API key never reaches a run folder.
-    """
+    The API key never reaches a run folder."""
 
     base_url: str
     model: str
@@ -227,8 +226,7 @@ class Baseline(Struct, frozen=True, kw_only=True):
     """A stretch of time in which nothing was asked of the machine; its power is in the samples.
 
     ``bare``: before the engine was started.  ``context``: a process held a CUDA context and did nothing.
-    ``loaded``: the engine was up, without requests.
-    """
+    ``loaded``: the engine was up, without requests."""
 
     kind: Literal["bare", "context", "loaded"]
     engine_start: int
@@ -368,7 +366,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     calendar and on the monotonic clock.  ``cut_short``: windows that something ended early; their requests
     are kept, no figure is made of them.  ``engine`` describes the first start, ``starts_s`` times each;
     ``engine_from``: the run that started it, if another.  ``routing_missing``: why no routing was recorded.
-    """
+    ``checksums``: None in older folders."""
 
     schema_version: int
     run_id: str
@@ -398,3 +396,4 @@ class Manifest(Struct, frozen=True, kw_only=True):
     routing: RoutingRecord | None = None
     routing_missing: str | None = None
     imported: Imported | None = None
+    checksums: Checksums | None = None

@@ -72,6 +72,7 @@ def test_a_run_that_is_not_as_on_disk_is_measured_as_it_is(folder, monkeypatch):
     whole = store.load(folder)
     manifest = folder / store.MANIFEST
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"status": "failed"}))
+    make.written_again(folder)
     (one, _), (two, _) = replicas.figures_of_starts([whole])
     assert (one.manifest.status, two.manifest.status) == ("complete", "complete")
     assert {each.facts["status"] for _, found in replicas.figures_of_starts([whole]) for each in found} == {

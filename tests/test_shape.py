@@ -17,10 +17,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Strictly downward: a module imports only from ranks below its own.  Within a folder the folder's own
 # modules may import each other (without cycles); two modules of one rank outside a folder may not.
 RANKS = [
-    {"settings", "errors", "secret", "client"},
+    {"settings", "errors", "secret", "client", "checksums", "disk"},
     {"schema", "alarm", "without_pandas", "toml_tables", "plain"},
     {"catalog", "experts", "stats", "samples", "records", "host_facts", "workload", "windows", "procfs"},
-    {"slo", "counters", "conditions", "board_memory", "steps", "prices", "spending"},
+    {"slo", "counters", "conditions", "board_memory", "steps", "prices", "spending", "integrity"},
     {"scenario_checks", "budget"},
     {"arch", "quantization", "scenario", "store", "energy", "trust", "nvml"},
     {"weight_sizes", "storage"},

@@ -137,7 +137,7 @@ def test_a_damaged_table_is_one_clear_error(tmp_path, name):
     file = run.folder / name
     file.write_bytes(file.read_bytes()[:-20])
     found = store.load(run.folder)
-    with pytest.raises(InputError, match=rf"{name} is damaged"):
+    with pytest.raises(InputError, match=rf"run is damaged: {name} has [\d,]+ bytes, [\d,]+ were written"):
         _ = found.requests if name.startswith("req") else found.samples
 
 

@@ -33,9 +33,10 @@ from tests.claims.test_evidence import both, claim, engine, only, sealed, trial
 
 
 def edited(folder: Path, **changes) -> store.RunResult:
-    """The run folder with another manifest, as if somebody had changed it by hand."""
+    """The run folder with another manifest, as if somebody had forged it, checksum and all."""
     run = store.load(folder)
     store.write_json(folder / store.MANIFEST, msgspec.structs.replace(run.manifest, **changes))
+    make.written_again(folder)
     return store.load(folder)
 
 

@@ -16,6 +16,7 @@ from profiler import figures, store
 from profiler.errors import EngineError, InputError, StoreError
 from profiler.progress import Quiet
 from profiler.storage import open_home
+from profiler.store import writing
 from profiler.sweep import holding, ledger, one
 from profiler.sweep.nouns import Attempt, Began, Ended, Place
 from profiler.sweep.session import planned
@@ -237,7 +238,7 @@ def test_what_ends_it_leaves_it_to_be_gone_on_with(bench, error):
 def test_a_full_disk_ends_the_sweep_and_fails_no_start(bench, monkeypatch):
     file = few.write(bench.folder, MODELS, LOADS, starts=1)
     is_full = [False]
-    known = store.write_json
+    known = writing.write_json
 
     def write_json(path, value):
         if is_full[0]:
@@ -258,7 +259,7 @@ def test_a_full_disk_ends_the_sweep_and_fails_no_start(bench, monkeypatch):
             raise InputError(f"{out} has 0 MiB free")
 
     bench.before = lambda plan: None if len(bench.heard) < 3 else before(plan)
-    monkeypatch.setattr(store, "write_json", write_json)
+    monkeypatch.setattr(writing, "write_json", write_json)
     monkeypatch.setattr(ledger, "write", writes)
     monkeypatch.setattr(store, "check_writable", check_writable)
     with pytest.raises(StoreError):

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import msgspec
 import pytest
 
-from profiler import figures, store, trials
+from profiler import figures, integrity, store, trials
 from profiler.claims import docket, ledger
 from profiler.claims.nouns import Grid
 from profiler.claims.nouns import Plan as TrialPlan
@@ -192,8 +192,8 @@ def test_a_crash_loses_no_sealed_run_and_counts_no_other(tmp_path, engine, monke
     (kept,) = ledger.read_all(tmp_path)
     (run,) = store.find([tmp_path])
     if not was_sealed:
-        broken = msgspec.structs.replace(run.manifest, status="running")
-        store.write_json(run.folder / store.JOURNAL, broken)
+        broken = msgspec.structs.replace(run.manifest, status="running", checksums=None)
+        store.write_json(run.folder / store.JOURNAL, integrity.signed(broken))
         (run.folder / store.MANIFEST).unlink()
     assert kept.under_way == run.manifest.group
     monkeypatch.setattr(holding, "execute", fake.Engine(1.5))

@@ -1,0 +1,183 @@
+"""A run folder while it is being written, up to its sealing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from profiler import checksums, disk, integrity
+from profiler.checksums import Checksums
+from profiler.errors import InputError, StoreError
+from profiler.schema import SCHEMA_VERSION, Manifest, RoutingRecord, Window
+from profiler.store.files import (
+    JOURNAL,
+    LOCK,
+    MANIFEST,
+    PARTS,
+    REQUESTS,
+    ROUTING,
+    SAMPLES,
+    SUMMARY,
+    TELEMETRY,
+    part,
+    replacing,
+    write_json,
+)
+from profiler.store.reading import RunResult, load, on_disk, part_fault, sums
+
+
+class RunWriter(Struct):
+    """The run folder being written.  ``manifest`` always mirrors ``journal.json``.
+
+    The folder is locked for as long as the writer is open; the lock dies with the process.
+    """
+
+    folder: Path
+    manifest: Manifest
+    _lock: int
+
+    @classmethod
+    def create(cls, out: Path, manifest: Manifest) -> RunWriter:
+        """A new run folder; raises StoreError."""
+        folder = out / manifest.run_id
+        try:
+            (folder / PARTS).mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(f"cannot create {folder}: {error.strerror}") from None
+        writer = cls(folder, manifest, _locked(folder))
+        writer.update()
+        return writer
+
+    @classmethod
+    def reopen(cls, run: RunResult) -> RunWriter:
+        """Go on with an interrupted run; raises InputError while another process writes it.
+
+        Windows whose requests are damaged are no longer among its windows: they are held anew, which a note
+        says, and the damaged file is kept.
+        """
+        lock = _locked(run.folder)
+        writer = cls(run.folder, load(run.folder).manifest, lock)
+        writer._leave_damaged_out()
+        return writer
+
+    def _leave_damaged_out(self) -> None:
+        held = self.manifest
+        found = {each.index: part_fault(self.folder, held, each.index) for each in on_disk(held)}
+        faults = {index: why for index, why in found.items() if why}
+        if not faults:
+            return
+        for index in faults:
+            with suppress(FileNotFoundError):
+                os.replace(self.folder / part(index), self.folder / f"damaged-requests-{index:05d}.parquet")
+        self.update(
+            windows=tuple(each for each in held.windows if each.index not in faults),
+            cut_short=tuple(each for each in held.cut_short if each.index not in faults),
+        )
+        self.note(
+            *(
+                f"the requests of window {n} were damaged ({why}): it was held anew"
+                for n, why in faults.items()
+            )
+        )
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def samples_path(self) -> Path:
+        return self.folder / PARTS / SAMPLES
+
+    def records_path(self, window: int) -> Path:
+        return self.folder / part(window)
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the manifest and write the journal; of a run that is whole, the manifest."""
+        changed = replace(self.manifest, **changes, schema_version=SCHEMA_VERSION)
+        self.manifest = integrity.signed(changed)
+        write_json(self.folder / (MANIFEST if changed.status == "complete" else JOURNAL), self.manifest)
+
+    def _summed(self, name: str) -> Checksums:
+        """The checksums with that of a file as it is now."""
+        return Checksums(files={**sums(self.manifest), name: checksums.of_file(self.folder / name)})
+
+    def note(self, *notes: str) -> None:
+        """Something to know about the run beside its figures; each is kept once."""
+        engine = self.manifest.engine
+        kept = tuple(dict.fromkeys((*engine.notes, *notes)))
+        self.update(engine=replace(engine, notes=kept))
+
+    def add(self, window: Window) -> None:
+        """A window is finished and its requests are on disk: from here on it cannot be lost."""
+        if self.samples_path.exists():
+            disk.sync(self.samples_path)
+        self.update(
+            windows=(*self.manifest.windows, window),
+            checksums=self._summed(part(window.index)),
+        )
+
+    def add_cut_short(self, window: Window) -> None:
+        """A window ended before its time; its requests are on disk and are kept."""
+        if self.records_path(window.index).exists():
+            self.update(
+                cut_short=(*self.manifest.cut_short, window),
+                checksums=self._summed(part(window.index)),
+            )
+
+    def add_routing(self, table: Any, record: RoutingRecord) -> None:
+        """Which experts tokens were sent to; the table is ``records.routing_schema``'s."""
+        _write_table(self.folder / ROUTING, table)
+        self.update(routing=record, routing_missing=None, checksums=self._summed(ROUTING))
+
+    @property
+    def next_index(self) -> int:
+        """The number of the next window; none is given twice."""
+        return 1 + max((each.index for each in on_disk(self.manifest)), default=-1)
+
+    def seal(self) -> None:
+        """Merge the parts and rename the manifest into place; the last act of a whole run."""
+        result = RunResult(self.folder, self.manifest)
+        _write_table(self.folder / REQUESTS, result.requests)
+        _write_table(self.folder / TELEMETRY, result.samples)
+        files = checksums.of_folder(self.folder, without=(PARTS, JOURNAL, MANIFEST, SUMMARY))
+        self.update(status="complete", checksums=Checksums(files=files))
+        tidy(self.folder)
+        self.close()
+
+    def discard(self) -> None:
+        """Remove a folder in which nothing was measured."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove from a sealed folder what a run only has while it goes on; a crash may have left some."""
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    (folder / JOURNAL).unlink(missing_ok=True)
+
+
+def _locked(folder: Path) -> int:
+    """An open descriptor that holds the folder's lock; raises InputError when another process has it."""
+    descriptor = os.open(folder / PARTS / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from None
+    return descriptor
+
+
+def _write_table(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    with replacing(path) as beside:
+        pq.write_table(table, beside, compression="zstd")
