@@ -297,7 +297,7 @@ def _load(home: str, file: str = FILE) -> dict[str, Entry]:
         if raw[:DIGEST_BYTES] != _made_with():
             return {}
         return {entry.name: entry for entry in msgspec.msgpack.decode(raw[DIGEST_BYTES:], type=list[Entry])}
-    except (OSError, msgspec.DecodeError, RecursionError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 
 

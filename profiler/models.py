@@ -39,8 +39,8 @@ def resolve(name: str, weights: str = "auto") -> Model:
         raise InputError(f"unknown kind of weights {weights!r}{nearest(weights, WEIGHTS)}")
     if name in catalog.tiny_models():
         return _tiny(name, weights)
-    folder = Path(name).expanduser()
-    if folder.is_dir() and ((folder / "config.json").is_file() or _is_path(name)):
+    folder = Path(os.path.expanduser(name))
+    if os.path.isdir(folder) and (os.path.isfile(folder / "config.json") or _is_path(name)):
         return _local(folder, weights)
     if _is_path(name):
         raise InputError(f"model {name}: no such folder; a local model is a folder with config.json")
@@ -66,8 +66,8 @@ def hub_id(name: str) -> str | None:
 def beside(name: str, folder: Path) -> str:
     """The name of a local model that is written relative to ``folder``, as a path from anywhere; other names
     as they are."""
-    path = folder / Path(name).expanduser()
-    is_folder = path.is_dir() and (_is_path(name) or (path / "config.json").is_file())
+    path = folder / Path(os.path.expanduser(name))
+    is_folder = os.path.isdir(path) and (_is_path(name) or os.path.isfile(path / "config.json"))
     return str(path.absolute()) if is_folder and name not in catalog.tiny_models() else name
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def _with_absolute_trace(scenario: Scenario, base: Path) -> Scenario:
     load_ = scenario.load
     if load_.trace is None:
         return scenario
-    trace = str((base / Path(load_.trace).expanduser()).absolute())
+    trace = str((base / Path(os.path.expanduser(load_.trace))).absolute())
     return msgspec.structs.replace(scenario, load=msgspec.structs.replace(load_, trace=trace))
 
 
@@ -131,10 +132,10 @@ def locate(name: str) -> tuple[Path, str]:
     if name in known:
         return known[name], f"scenarios/{name}.toml"
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):
         return path, name
     if path.suffix == ".toml" or len(path.parts) > 1:
-        reason = "is a folder, not a TOML file" if path.is_dir() else "no such file"
+        reason = "is a folder, not a TOML file" if os.path.isdir(path) else "no such file"
         raise InputError(f"scenario {name}: {reason}; built-in scenarios: {', '.join(known)}")
     raise InputError(
         f"unknown scenario {name!r}{nearest(name, known)}; a file of your own works too: ./{name}.toml"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 from profiler import arch, catalog
@@ -138,7 +138,7 @@ def _is_known(model: str) -> bool:
     """Nobody lists all models: an id of the form maker/model, and a folder, are taken as they are."""
     named = model in catalog.tiny_models() or catalog.find(model) is not None
     return (
-        named or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", model)) or Path(model).is_dir()
+        named or bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", model)) or os.path.isdir(model)
     )
 
 

@@ -7,6 +7,7 @@ asked.  A class of models ("moe") means those of the catalog that match the othe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -144,7 +145,7 @@ def _model(name: str, runs: Sequence[RunResult]) -> Model:
             config=entry.config,
             facts=arch.model_facts(entry.config, entry.source),
         )
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if (folder / "config.json").is_file():
         config = _read(folder / "config.json")
         return Model(name=folder.resolve().name, weights="local", config=config, folder=str(folder))

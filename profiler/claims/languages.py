@@ -123,7 +123,7 @@ def _encoders(names: Sequence[str], runs: Sequence[RunResult]) -> Iterator[Encod
 
 def _of_model(name: str) -> Path | None:
     """A folder of that name, else what the Hub's cache has."""
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
     entry = catalog.find(name)
@@ -138,4 +138,4 @@ def _folders(runs: Sequence[RunResult]) -> list[Path]:
 
 
 def _listed(variable: str) -> list[Path]:
-    return [Path(word).expanduser() for word in os.environ.get(variable, "").split(os.pathsep) if word]
+    return [Path(os.path.expanduser(word)) for word in os.environ.get(variable, "").split(os.pathsep) if word]

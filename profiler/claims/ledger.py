@@ -196,7 +196,7 @@ def read(path: Path) -> Trial:
         if not isinstance(version, int) or version > VERSION:
             raise InputError(f"{path} has version {version}, this profiler reads up to {VERSION}: update it")
         found = msgspec.json.decode(raw, type=Trial)
-    except (OSError, msgspec.MsgspecError, AttributeError) as error:
+    except (OSError, msgspec.MsgspecError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: this record of a trial cannot be read ({error}); {PUT_ASIDE}") from None
     for why in _contradictions(found):
         raise InputError(f"{path}: {why}: this record of a trial was changed by hand; {PUT_ASIDE}")

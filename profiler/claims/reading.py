@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cache
@@ -54,10 +55,10 @@ def read(path: Path | str) -> Claim:
 
 def _named(word: str) -> Iterator[Claim]:
     known = {claim.id: claim for claim in shipped()}
-    path = Path(word).expanduser()
+    path = Path(os.path.expanduser(word))
     if word in known:
         yield known[word]
-    elif path.is_dir():
+    elif os.path.isdir(path):
         files = sorted(path.glob("*.toml"))
         if not files:
             raise InputError(f"claims {word}: no claim files (*.toml) in this folder")

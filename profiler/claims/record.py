@@ -256,5 +256,5 @@ def read(path: Path) -> Record:
         return msgspec.json.decode(raw, type=Record)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (msgspec.MsgspecError, AttributeError, RecursionError) as error:
+    except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: no record of a ruling: {error}") from None

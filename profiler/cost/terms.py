@@ -140,7 +140,7 @@ def _layer(word: str) -> tuple[str, Path, dict[str, Any]]:
             table = table.setdefault(name, {})
         table[last] = text.strip("\"'") if key in _TEXTS else _value(text)
         return "--terms", Path(), layer
-    path = Path(word).expanduser()
+    path = Path(os.path.expanduser(word))
     try:
         return path.name, path.parent, tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
@@ -242,7 +242,7 @@ def _price(given: Any, where: str, base: Path) -> dict[str, Any]:
     try:
         usd = float(str(given))
     except ValueError:
-        path = base / Path(str(given)).expanduser()
+        path = base / Path(os.path.expanduser(str(given)))
         if os.path.isfile(path):
             return {"price": str(path)}
         raise InputError(
@@ -254,7 +254,7 @@ def _price(given: Any, where: str, base: Path) -> dict[str, Any]:
 
 
 def _api_prices(given: Any, where: str, base: Path) -> dict[str, Any]:
-    path = base / Path(str(given)).expanduser()
+    path = base / Path(os.path.expanduser(str(given)))
     if not os.path.isfile(path):
         raise InputError(f"{where} {given}: no such sheet of token prices")
     return {"api_prices": str(path)}

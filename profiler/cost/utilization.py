@@ -31,7 +31,7 @@ def read(given: Any, where: str, base: Path) -> tuple[float, tuple[float, ...]]:
         if not 0 < number <= 1:
             raise InputError(f"{where} {given}: expected {EXPECTED}")
         return number, ()
-    path = base / Path(str(given)).expanduser()
+    path = base / Path(os.path.expanduser(str(given)))
     if not os.path.isfile(path):
         raise InputError(f"{where} {given}: no such file; expected {EXPECTED}")
     return of_profile(weights := _from_csv(path), str(given)), weights

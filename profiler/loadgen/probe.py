@@ -120,7 +120,7 @@ def _served_model(endpoint: Endpoint, exchange: Exchange) -> str:
     body = b"".join(exchange.pieces)
     try:
         served = [model.id for model in msgspec.json.decode(body, type=_Models).data]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = " ".join(body.decode(errors="replace").split())[:BODY_CHARS]
         raise InputError(
             f"{endpoint.base_url} is no OpenAI-compatible server: GET /models gave {text!r}"

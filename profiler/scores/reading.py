@@ -54,7 +54,7 @@ def read(path: Path) -> tuple[Score, ...]:
 def _of_harness(text: str, path: Path) -> Iterator[Score]:
     try:
         told = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
     results = told.get("results")
     if not isinstance(results, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,7 +23,7 @@ def open_home(where: str | Path) -> Home:
     text = str(where)
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return LocalHome(text, Path(text).expanduser())
+        return LocalHome(text, Path(os.path.expanduser(text)))
     if scheme == "file":
         if not rest.startswith("/"):
             raise InputError(f"{text}: a file:// address names a whole path: file:///shared/results")

@@ -78,7 +78,7 @@ class RemoteHome:
     def _manifest(self, run: str) -> Manifest | None:
         """None for one that this program cannot read: somebody else's."""
         content = self._reading.read(f"{run}/{store.MANIFEST}")
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return msgspec.json.decode(content or b"", type=Manifest)
         return None
 

@@ -139,7 +139,7 @@ def _decode(file: Path) -> Manifest:
         return msgspec.json.decode(raw, type=Manifest)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, AttributeError, RecursionError) as error:
+    except (msgspec.DecodeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(file.parent, f"{file.name} cannot be read ({error})") from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -199,6 +200,6 @@ def _beside(path: str, value: Any, folder: Path) -> Any:
     if path == "model":
         return models.beside(value, folder)
     if path == "load.trace":
-        return str(folder / Path(value).expanduser())
+        return str(folder / Path(os.path.expanduser(value)))
     named = path == "price" or (path == "scenario" and value not in scenario.names())
-    return str(folder / value) if named and (folder / value).is_file() else value
+    return str(folder / value) if named and os.path.isfile(folder / value) else value

@@ -35,7 +35,7 @@ def read(home: Home, name: str) -> Record | None:
         if not isinstance(version, int) or version > VERSION:
             raise InputError(f"{where} has version {version}, this profiler reads up to {VERSION}: update it")
         return msgspec.json.decode(raw, type=Record)
-    except (msgspec.MsgspecError, AttributeError) as error:
+    except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{where}: this record of a sweep cannot be read ({error}); {MEND}") from None
 
 

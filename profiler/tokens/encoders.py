@@ -82,7 +82,7 @@ def _in_folder(folder: Path) -> Path:
 def _of_json(data: bytes, file: Path, name: str) -> Encoder:
     try:
         told = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--tokenizer {file}: {error}") from None
     if isinstance(told.get("vocab"), list) and "pattern" in (told.get("config") or {}):
         return _tekken(told, name, file)

@@ -120,6 +120,6 @@ def _jsonl(records: Sequence[str], path: Path) -> list[dict[str, str]]:
         try:
             if record.strip():
                 rows.append(msgspec.json.decode(record, type=dict[str, str]))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not an object of language to text ({error})") from None
     return rows

@@ -66,6 +66,8 @@ def load_trace(path: str, load: Load) -> Trace:
         raise InputError(f"load.trace: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"load.trace: {path} is not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:  # a name that no file has
+        raise InputError(f"load.trace: {path!r} cannot be read: {error}") from None
 
 
 class _Row(Struct, frozen=True):
