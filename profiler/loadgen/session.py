@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from array import array
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import count
@@ -17,6 +16,7 @@ from profiler.alarm import Alarm
 from profiler.errors import LoadError
 from profiler.loadgen.client import Connection, target_of
 from profiler.loadgen.decode import answer_of
+from profiler.loadgen.ends import Ends
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.job import LoadJob, Part, Progress
 from profiler.loadgen.meeting import Alone
@@ -81,6 +81,7 @@ class Session:
         self.in_flight: set[Exchange] = set()
         self.waiting: set[tuple[int, int]] = set()
         self.done = 0
+        self.ends = Ends()  # of requests answered; from its opening on those of the window
         self.failed = 0
         self.useless_after = 8
         self.last_error: str | None = None
@@ -96,8 +97,6 @@ class Session:
         self._setting = setting
         self._target = target_of(job.endpoint)
         self._closing = False
-        self._ends_ns: array[int] = array("q")
-        self._ended_before = 0
         self._failed_in_row = 0
         self._disconnected_in_row = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -213,16 +212,8 @@ class Session:
         if self.part.may_grow and max(values) > CROWDED_CPU_FRAC:
             raise Crowded(f"a load process was busy {max(values):.0%} of the time")
         self.phase = "measuring"
-        self.done_by(at_ns)
-        self._ended_before = 0
+        self.ends.begin(at_ns)
         return at_ns
-
-    def done_by(self, at_ns: int) -> int:
-        """Requests answered since the window was opened and not after this time, which never goes back."""
-        later = array("q", [end_ns for end_ns in self._ends_ns if end_ns > at_ns])
-        self._ended_before += len(self._ends_ns) - len(later)
-        self._ends_ns = later
-        return self._ended_before
 
     def is_measured_in_flight(self, start_ns: int, end_ns: int) -> bool:
         """Whether a request due in this stretch of time is still under way, or not even sent."""
@@ -342,7 +333,7 @@ class Session:
             return
         if exchange.answered:
             self.done += 1
-            self._ends_ns.append(exchange.end_ns or perf_counter_ns())
+            self.ends.add(exchange.end_ns or perf_counter_ns())
             self._failed_in_row = self._disconnected_in_row = 0
             return
         self.failed += 1

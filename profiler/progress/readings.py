@@ -79,7 +79,10 @@ class Follower:
         for sample in self._tail.read():
             self._newest[sample.source, sample.name] = sample
             if sample.name == "energy_uj":
-                self._counters.setdefault(sample.source, deque()).append(sample)
+                counted = self._counters.setdefault(sample.source, deque())
+                counted.append(sample)
+                while len(counted) > 2 and counted[1].t_ns <= sample.t_ns - POWER_SPAN_NS:
+                    counted.popleft()
 
     def _readings(self, now_ns: int) -> Readings:
         fresh = {key: each.value for key, each in self._newest.items() if each.t_ns > now_ns - MOST_AGE_NS}
@@ -120,8 +123,6 @@ class Follower:
     def _counted_w(self, fresh: dict[tuple[str, str], float], source: str) -> float | None:
         """Mean power over the last POWER_SPAN_NS of an energy counter that wraps."""
         counted, wraps_at = self._counters[source], fresh.get((source, "max_energy_range_uj"))
-        while len(counted) > 2 and counted[1].t_ns <= counted[-1].t_ns - POWER_SPAN_NS:
-            counted.popleft()
         first, last = counted[0], counted[-1]
         if not wraps_at or last.t_ns <= first.t_ns:
             return None

@@ -78,21 +78,37 @@ def jumps(values: Floats) -> list[int]:
     return [int(each) for each in found.predict(pen=3 * math.log(n))[:-1]]
 
 
-def slope(values: Floats) -> tuple[float, float]:
-    """The change along a straight line from the first value to the last, and how often chance alone would
-    show one as large (two-sided).  Needs three values."""
+class Line(NamedTuple):
+    """A straight line through a series: the change from its first value to its last, the standard error of
+    that (with the likeness of neighbours) and its degrees of freedom."""
+
+    moved: float
+    error: float
+    df: float
+
+
+def line(values: Floats) -> Line:
+    """Least squares over equal steps.  Needs three values."""
     import numpy as np
-    from scipy.special import stdtr
 
     n = len(values)
     x = np.arange(n) - (n - 1) / 2
-    line = float(x @ values / (x @ x))
-    left = values - values.mean() - line * x
+    step = float(x @ values / (x @ x))
+    left = values - values.mean() - step * x
     like = _likeness(left, 2)
     df = max((n - 2) / 2, n * (1 - like) / (1 + like) - 2)
     error = math.sqrt(float(left @ left) / (n - 2) / float(x @ x) * (1 + like) / (1 - like))
-    t = abs(line) / error if error > 0 else math.inf if line else 0.0
-    return line * (n - 1), 2 * float(stdtr(df, -t))
+    return Line(step * (n - 1), error * (n - 1), df)
+
+
+def slope(values: Floats) -> tuple[float, float]:
+    """The change along a straight line from the first value to the last, and how often chance alone would
+    show one as large (two-sided).  Needs three values."""
+    from scipy.special import stdtr
+
+    moved, error, df = line(values)
+    t = abs(moved) / error if error > 0 else math.inf if moved else 0.0
+    return moved, 2 * float(stdtr(df, -t))
 
 
 def _left_by_line(values: Floats) -> float:

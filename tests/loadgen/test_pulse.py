@@ -59,3 +59,10 @@ async def test_only_the_asked_time_counts():
     assert pulse.lag_p99_s(end, end + 10**9) is None
     assert pulse.cpu_frac(end + 10**9, end + 2 * 10**9) is None
     assert pulse.lag_p99_s(start, end) == pytest.approx(pulse.lag_p99_s(start - 10**9, end + 10**9))
+
+
+async def test_an_hour_takes_few_megabytes():
+    pulse, _, start, end = await run(0.5)
+    kept = [pulse._late_s, pulse._seen_ns, pulse._cpu_ns]
+    held_bytes = sum(len(each) * each.itemsize for each in kept)
+    assert held_bytes / ((end - start) / 1e9) * 3600 < 3 << 20

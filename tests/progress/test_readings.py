@@ -111,3 +111,13 @@ def test_a_line_that_is_no_sample_stops_nothing(path):
     with path.open("ab") as file:
         file.write(b"\0\0\0\n")
     assert follower.read(NOW).running == 8
+
+
+@pytest.mark.parametrize("gpus", [(), BOARDS])
+def test_counters_of_hours_are_not_kept(path, gpus):
+    """Also where the boards' power is what is shown, and the CPU's counters are of no use."""
+    follower = Follower(sampled(path, NOW, gpus=gpus))
+    for second in range(40):
+        add(path, (NOW + second * S, "rapl:package-0", "energy_uj", second))
+        follower.read(NOW + second * S)
+    assert len(follower._counters["rapl:package-0"]) <= 4
