@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ def view(
 
     def ready(address: str) -> None:
         write(f"{address}\n")
+        sys.stdout.flush()  # whoever started it may wait for that line
         say(f"runs of {folder}; Ctrl-C ends it")
         if show:
             import webbrowser
