@@ -18,6 +18,7 @@ from profiler.errors import InputError
 from profiler.schema import Model
 from profiler.settings import EngineSettings
 from profiler.telemetry import engine_metrics
+from tests.security.sockets import beyond_this_machine, refused
 
 CATALOG = Path(transformers.__file__).parent.parent / "catalog" / "tiny"
 CONFIG = json.loads((CATALOG / "tiny-moe.json").read_text()) | {
@@ -61,6 +62,13 @@ def engine(tmp_path_factory, progress):
     model = Model(name="small-moe", weights="random", config=CONFIG)
     with open_engine(settings(), model, tmp_path_factory.mktemp("engine"), progress.append) as running:
         yield running
+
+
+def test_nobody_gets_in_without_its_key_and_other_machines_cannot_reach_it(engine):
+    port = int(engine.endpoint.base_url.removesuffix("/v1").rpartition(":")[2])
+    pages = [("GET", "/v1/models"), ("POST", "/v1/completions"), ("GET", "/memory"), ("GET", "/routing")]
+    refused(port, pages, engine.endpoint.api_key)
+    assert beyond_this_machine(engine.endpoint.pid) == []
 
 
 class Answer:

@@ -25,6 +25,7 @@ from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError
 from profiler.schema import Model
 from profiler.settings import EngineSettings
+from tests.security.sockets import beyond_this_machine
 
 DENSE: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -144,6 +145,25 @@ def test_kv_space_holds_at_least_one_longest_request(monkeypatch):
 def test_devices_are_counted_over_all_kinds_of_parallelism():
     assert vllm.device_count(settings()) == 1
     assert vllm.device_count(settings(tensor_parallel=4, args={"data_parallel_size": 2})) == 8
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"hf-token": "hf_x"},
+        {"kv_transfer_config": {"extra": {"password": "pass"}}},
+        {"otlp_traces_endpoint": "https://me:pass@host/v1"},
+        {"model_loader_extra_config": {"url": "https://host/x?X-Amz-Signature=00ff"}},
+    ],
+)
+def test_a_credential_is_refused_that_the_list_of_processes_would_show(args):
+    with pytest.raises(InputError, match=r"engine\.args\.\S+ is a credential") as refused:
+        vllm.engine_arguments(settings(args=args), RANDOM, "cpu")
+    assert not any(word in str(refused.value) for word in ("hf_x", "pass@", "00ff"))
+
+
+def test_switches_named_as_credentials_are_are_none():
+    assert vllm.engine_arguments(settings(args={"allow_credentials": True}), RANDOM, "cpu")
 
 
 def test_secrets_do_not_reach_the_manifest():
@@ -269,6 +289,11 @@ def test_token_ids_stream_from_the_real_server(server):
 def test_the_server_wants_its_key(server):
     assert post(server, REQUEST, None)[0] == 401
     assert post(server, REQUEST, "wrong")[0] == 401
+
+
+@real_server
+def test_other_machines_cannot_reach_it(server):
+    assert beyond_this_machine(server.endpoint.pid) == []
 
 
 @real_server
