@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 a gate or claim failed, or more requests than --max-failed
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -40,6 +41,15 @@ from profiler.errors import EngineError, ProfilerError
 # Their words for runs may be addresses (s3://…), which are read from a copy on this machine.
 READS = {"claims", "compare", "cost", "export", "frontier", "gate", "plan", "plot", "report", "tokens"}
 READS |= {"view"}
+
+
+ADVICE = {
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "; this machine has no more files to open: end other programs",
+    errno.ENOSPC: "; free some space",
+    errno.EDQUOT: "; free some space or have the quota raised",
+    errno.EAGAIN: "; raise the limit of processes (ulimit -u, or the container's)",
+}
 
 
 class Commands(TyperGroup):
@@ -83,7 +93,7 @@ def entry() -> None:
         say(f"error: {getattr(error, 'format_message', error.__str__)()}")
         sys.exit(2)
     except OSError as error:  # a full disk, a folder taken away: what was finished is on disk
-        say(f"error: {error}")
+        say(f"error: {error}{ADVICE.get(error.errno or 0, '')}")
         sys.exit(ProfilerError.exit_code)
     except KeyboardInterrupt:  # before a command had begun, or after
         say("interrupted")

@@ -7,6 +7,7 @@ no pandas; ``compare`` gives the same as a DataFrame.  Of many runs the figures 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -20,8 +21,9 @@ from profiler.comparison.columns import AGAINST, COLUMNS, ESTIMATES, HIGHER_IS_B
 from profiler.comparison.lines import Line, Row, same_load
 from profiler.cost import terms
 from profiler.cost.terms import Terms
+from profiler.errors import StoreError
 from profiler.figures import Figures
-from profiler.store import RunResult
+from profiler.store import RunResult, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +103,8 @@ def summarise(runs: Sequence[RunResult]) -> list[Row]:
     table = of_figures(index.figures([run.folder for run in runs]), Terms())
     for run in runs:
         own = [row for row in table if row["run"] == str(run.folder)]
-        (run.folder / SUMMARY).write_text(as_json(own))
+        with suppress(StoreError), replacing(run.folder / SUMMARY) as beside:  # it can be made again
+            beside.write_text(as_json(own))
     return table
 
 

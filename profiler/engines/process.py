@@ -218,8 +218,25 @@ def wait_ready(process: EngineProcess, launch: Launch, port: int, report: Callab
             raise process.failure(what)
         if waited_s - reported_s >= 1.0:
             reported_s = waited_s
+            _check_takes_a_log(process.log_path, launch.name)
             report(f"{launch.name}: {current_phase(process.tail(40), launch.phase)} · {waited_s:.0f} s")
         time.sleep(0.03 if waited_s < 2.0 else 0.2)
+
+
+def _check_takes_a_log(path: Path, name: str) -> None:
+    """A server that cannot write down what it does, the port it has found among it, is waited for in vain.
+    Raises EngineError where nothing can be written beside its log."""
+    probe = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            probe.write_bytes(b"\0")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise EngineError(
+            f"{name} cannot write its log {path}: {why}; make room there or use --out"
+        ) from None
 
 
 def current_phase(lines: Sequence[str], phase: Callable[[str], str | None]) -> str:

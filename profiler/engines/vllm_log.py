@@ -132,6 +132,14 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "it needs a C compiler and Python headers; install gcc (apt install build-essential python3-dev), "
         "or set engine.args.enforce_eager = true",
     ),
+    (
+        r"Too many open files",
+        "it may open no more files; raise the limit (ulimit -n) and start again",
+    ),
+    (
+        r"Resource temporarily unavailable|can't start new thread|pthread_create",
+        "it may start no more processes or threads; raise the limit (ulimit -u, or the container's)",
+    ),
     (_PORT_TAKEN, "its port was taken by another program; start again"),
     (
         r"No module named '?(?P<what>[\w.]+)'?",

@@ -36,7 +36,7 @@ class Expect(Struct, frozen=True, kw_only=True):
 
     code: int | tuple[int, ...]
     says: str | None
-    status: Status | None
+    status: Status | tuple[Status, ...] | None
     windows: int = 0
     outcomes: frozenset[str] | None = None
     within_s: float = 30.0

@@ -32,13 +32,18 @@ sys.exit(child.wait())
 """
 # A terminal of its own, hung up once there is a file "hang-up"; the events go past it.
 TERMINAL = """
-import os, pty, sys, time
+import os, pty, select, sys, time
 events = os.dup(2)
 pid, terminal = pty.fork()
 if pid == 0:
     os.dup2(events, 2)
     os.execvp(sys.argv[1], sys.argv[1:])
 while True:
+    if terminal >= 0 and select.select([terminal], [], [], 0.01)[0]:
+        try:
+            os.read(terminal, 65536)
+        except OSError:
+            pass
     done, status = os.waitpid(pid, os.WNOHANG)
     if done:
         sys.exit(os.waitstatus_to_exitcode(status))
