@@ -205,6 +205,7 @@ class _Connection:
 
     def close(self) -> None:
         self.closed = True
+        self.answer = None  # it points here: nobody collects cycles
         self._server.forget(self._socket)
         self._socket.close()
 

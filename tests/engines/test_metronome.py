@@ -261,6 +261,21 @@ TRUTH = Truth(
 )
 
 
+def test_answers_of_clients_that_left_are_let_go():
+    """A plan of this length takes 1.6 MB: forty that are kept would be seen."""
+    with Metronome(Settings(ttft_s=0.005, itl_s=0.005)) as server:
+        of_server = psutil.Process(server.pid)
+        for number in range(44):
+            with socket.create_connection(("127.0.0.1", server.port)) as sock:
+                sock.sendall(post(body(200_000)))
+                assert sock.recv(1 << 16)
+            if number == 3:
+                time.sleep(0.1)
+                before = of_server.memory_info().rss
+        time.sleep(0.1)
+        assert of_server.memory_info().rss - before < 20e6
+
+
 def test_what_can_be_told_from_it():
     assert list(TRUTH.ttft_s()) == [1, 2, 1]
     assert list(TRUTH.gaps_s()) == [2, 2, 3]
