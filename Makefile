@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PRICE  ?= 0.10
+SECONDS ?= 60
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test check harden format vllm vllm-cpu ray browser help-pages bench docs wheel clean
+.PHONY: run test check harden fuzz format vllm vllm-cpu ray browser help-pages bench docs wheel clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD per hour of it
@@ -22,6 +23,10 @@ check: $(VENV)/.dev  ## format, lint, types, shape
 
 harden: $(VENV)/.dev  ## every fault in every phase, and the kill test; renews docs/reliability.md
 	$(BIN)/python -m tests.harden
+
+fuzz: $(VENV)/.dev  ## every parser under a coverage-guided fuzzer, SECONDS each; renews docs/reliability.md
+	$(PIP) --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
