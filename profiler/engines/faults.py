@@ -7,6 +7,11 @@ and before the head of the answer).
 ====================  ==================================================  ==================================
 kind                  what the server does                                what a client must make of it
 ====================  ==================================================  ==================================
+``http_301``          sends on to another path, as do 307 below         http_error
+``http_307``          the same, the method to be kept                     http_error
+``http_400``          refuses at once, as do those below                  http_error
+``http_401``          the key is wrong                                    http_error
+``http_404``          no such model                                       http_error
 ``http_429``          refuses at once, with ``Retry-After``               http_error
 ``http_500``          refuses at once                                     http_error
 ``http_503``          refuses at once, with ``Retry-After``               http_error
@@ -15,6 +20,11 @@ kind                  what the server does                                what a
 ``hang_after_head``   sends the head, then nothing                        first_token_timeout
 ``pings``             sends comments and no tokens any more               first_token_timeout, gap_timeout
 ``trickle``           sends the next chunk byte by byte, itl_s apart      ok, or a time-out as above
+``loris``             sends all the rest byte by byte, LORIS_S apart      first_token_timeout, gap_timeout
+``loris_head``        sends its head so                                   first_token_timeout
+``split_utf8``        cuts a chunk in the middle of a character           ok
+``giant_chunk``       sends the next event behind 8 MiB of comment        ok
+``duplicate``         sends an event twice                                malformed
 ``error_event``       reports an engine failure as vLLM does              stream_error
 ``malformed``         sends an event that is no JSON, goes on             malformed
 ``garbage``           sends a data line that is no text, goes on          malformed
@@ -22,6 +32,7 @@ kind                  what the server does                                what a
 ``long_line``         sends an event of 17 MiB, goes on                   malformed
 ``wrong_type``        answers 200 with a web page                         malformed
 ``json_body``         answers 200 with JSON in one piece                  malformed
+``gzip``              compresses the answer, which nobody asked for       malformed
 ``empty``             ends in good order without a token                  empty
 ``too_few``           stops after the fraction of the tokens              short (ok where it may stop)
 ``too_many``          sends one token more than asked for                 malformed
@@ -30,6 +41,10 @@ kind                  what the server does                                what a
 ``wrong_usage``       reports one token more each way than there were     ok, with what was reported
 ``early_role``        sends what holds no token before the first token    ok, timed by the token
 ``close``             closes the connection after the answer, announced   ok
+``hang_up``           the same, unannounced                               ok, the next one too or reset
+``interim``           announces the answer by ``100 Continue``            ok
+``http_10``           answers as HTTP/1.0 does: the end is the close      ok
+``trailing``          sends more bytes after the end                      ok
 ``exit``              its process dies                                    reset, then connect_error
 ====================  ==================================================  ==================================
 """
@@ -37,8 +52,11 @@ kind                  what the server does                                what a
 from __future__ import annotations
 
 import asyncio
+import gzip
+import itertools
 import math
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
@@ -49,6 +67,11 @@ from profiler.engines.sse_server import HttpError
 from profiler.engines.sse_stream import CLOSING_HEAD, Stream
 
 FaultKind = Literal[
+    "http_301",
+    "http_307",
+    "http_400",
+    "http_401",
+    "http_404",
     "http_429",
     "http_500",
     "http_503",
@@ -57,6 +80,11 @@ FaultKind = Literal[
     "hang_after_head",
     "pings",
     "trickle",
+    "loris",
+    "loris_head",
+    "split_utf8",
+    "giant_chunk",
+    "duplicate",
     "error_event",
     "malformed",
     "garbage",
@@ -64,6 +92,7 @@ FaultKind = Literal[
     "long_line",
     "wrong_type",
     "json_body",
+    "gzip",
     "empty",
     "too_few",
     "too_many",
@@ -72,18 +101,30 @@ FaultKind = Literal[
     "wrong_usage",
     "early_role",
     "close",
+    "hang_up",
+    "interim",
+    "http_10",
+    "trailing",
     "exit",
 ]
 REFUSALS: dict[str, tuple[int, int | None]] = {
+    "http_400": (400, None),
+    "http_401": (401, None),
+    "http_404": (404, None),
     "http_429": (429, 1),
     "http_500": (500, None),
     "http_503": (503, 5),
 }
-INSTEAD_OF_ALL = ("empty", "wrong_type", "json_body", "hang_after_head")
+REDIRECTS = {"http_301": b"301 Moved Permanently", "http_307": b"307 Temporary Redirect"}
+INSTEAD_OF_ALL = ("empty", "wrong_type", "json_body", "gzip", "hang_after_head", "loris_head")
+LORIS_S = 0.25
+GIANT_BYTES = 8 << 20
 EXIT_CODE = 70
 LONG_LINE_BYTES = 17 << 20
 PAUSE_S = 0.001
+HTTP_10_HEAD = b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 PAGE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n"
+GZIP_HEAD = CLOSING_HEAD.removesuffix(b"connection: close\r\n\r\n") + b"content-encoding: gzip\r\n\r\n"
 JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -156,10 +197,24 @@ class Fate:
         if self.kind in REFUSALS:
             status, retry_after_s = REFUSALS[self.kind]
             raise HttpError(status, "simulated refusal", retry_after_s=retry_after_s)
-        if self.kind == "early_role":
+        if self.kind in REDIRECTS:
+            stream.head = (
+                b"HTTP/1.1 %b\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n" % REDIRECTS[self.kind]
+            )
+            stream.wire(b"")
+            stream.ended = True
+        elif self.kind == "early_role":
             stream.role()
         elif self.kind == "close":
             stream.head = CLOSING_HEAD
+        elif self.kind == "hang_up":
+            stream.hangs_up = True
+        elif self.kind == "interim":
+            stream.head = b"HTTP/1.1 100 Continue\r\n\r\n" + stream.head
+        elif self.kind == "http_10":
+            stream.head, stream.chunked, stream.hangs_up = HTTP_10_HEAD, False, True
+        elif self.kind == "trailing":
+            stream.after_end = b"what is this?\r\n"
         elif self.kind == "hang_after_head":
             stream.wire(b"")
 
@@ -204,6 +259,7 @@ _STRIKES: dict[str, Callable[[Stream], None]] = {
     "long_line": lambda stream: stream.event(bytes(LONG_LINE_BYTES)),
     "empty": lambda stream: stream.finish("stop", prompt_tokens=0, completion_tokens=0),
     "wrong_type": lambda stream: _instead(stream, PAGE_HEAD, b"<html><p>data: no</p>\n</html>\n"),
+    "gzip": lambda stream: _instead(stream, GZIP_HEAD, gzip.compress(b"data: {}\n\n")),
     "json_body": lambda stream: _instead(stream, JSON_HEAD, b'{"choices": [{"text": "all at once"}]}'),
 }
 
@@ -224,9 +280,44 @@ async def _trickle(stream: Stream, chunk: bytes, pause_s: float) -> None:
         await asyncio.sleep(max(pause_s, PAUSE_S))
 
 
+async def _loris(stream: Stream, chunk: bytes, _pause_s: float) -> None:
+    for byte in itertools.chain(chunk, itertools.repeat(ord(":"))):
+        stream.body(bytes([byte]))
+        await asyncio.sleep(LORIS_S)
+
+
+async def _loris_head(stream: Stream, _chunk: bytes, _pause_s: float) -> None:
+    head, stream.head = stream.head, b""
+    for byte in itertools.chain(head[:-1], itertools.repeat(ord("x"))):
+        stream.wire(bytes([byte]))
+        await asyncio.sleep(LORIS_S)
+
+
+async def _split_utf8(stream: Stream, chunk: bytes, pause_s: float) -> None:
+    """The text becomes one of two-byte and four-byte characters; the event is cut inside each."""
+    whole = chunk.replace(b" tok", " tök 🙂".encode())
+    for piece in re.split(rb"(?<=\xc3)|(?<=\xf0\x9f)", whole):
+        stream.body(piece)
+        await asyncio.sleep(max(pause_s, PAUSE_S))
+
+
+async def _giant_chunk(stream: Stream, chunk: bytes, _pause_s: float) -> None:
+    stream.body(b":" + b"x" * GIANT_BYTES + b"\n\n" + chunk)
+
+
+async def _duplicate(stream: Stream, chunk: bytes, _pause_s: float) -> None:
+    stream.body(chunk)
+    stream.body(chunk)
+
+
 _SLOW_STRIKES: dict[str, Callable[[Stream, bytes, float], Awaitable[None]]] = {
     "hang": _hang,
     "hang_after_head": _hang,
     "pings": _pings,
     "trickle": _trickle,
+    "loris": _loris,
+    "loris_head": _loris_head,
+    "split_utf8": _split_utf8,
+    "giant_chunk": _giant_chunk,
+    "duplicate": _duplicate,
 }

@@ -39,7 +39,7 @@ import time
 from collections import deque
 from collections.abc import Hashable, Iterator
 from time import perf_counter_ns
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -62,8 +62,9 @@ PREFILL_BUSY, DECODE_BUSY = 1 / 4, 1 / 32
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The law's constants (see the module's formulas), and what goes wrong.
 
-    ``start_s``: how long it takes until it listens.  ``faults_file``: JSON, a list of faults as ``faults`` is,
-    read anew whenever it changes; they come before ``faults``.  No file, no faults.
+    ``start_s``: how long it takes until it listens.  ``start_fault``: what goes wrong then: its process
+    ends, or it listens and GET /health is refused, or never answered.  ``faults_file``: JSON, a list of
+    faults as ``faults`` is, read anew whenever it changes; they come before ``faults``.  No file, no faults.
     """
 
     ttft_s: Span = 0.1
@@ -77,6 +78,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefix_cache_block_tokens: Annotated[int, Meta(ge=0)] = 0
     tokens_per_image: Annotated[int, Meta(ge=0)] = 0
     start_s: Span = 0.0
+    start_fault: Literal["exit", "unhealthy", "silent"] | None = None
     faults: list[Fault] = field(default_factory=list)
     faults_file: str | None = None
 
@@ -149,6 +151,9 @@ class Simulated(App):
         self._sent_tokens = 0
         self.draw = Draw(os.environ.get(LOAD_VARIABLE))
 
+    def health(self) -> int | None:
+        return {"unhealthy": 500, "silent": None}.get(self._settings.start_fault or "", 200)
+
     def page(self, path: str) -> Any | None:
         return self._metrics() if path == "/metrics" else None
 
@@ -158,6 +163,8 @@ class Simulated(App):
         wanted = int(request.get("max_tokens") or request.get("max_completion_tokens") or 16)
         fate = Fate(fault_of(self._faults(), number), len(prompt), wanted)
         fate.begin(stream)
+        if stream.ended:
+            return
         admitted_ns = await self._admit(stream.arrived_ns)
         task = _Task(number, prompt, self._cache)
         self.draw.change(prefilling=1)
@@ -341,6 +348,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = parse(msgspec.json.decode(options.settings, type=dict[str, Any]))
     key = os.environ.get(API_KEY_VARIABLE) or None
     time.sleep(settings.start_s)
+    if settings.start_fault == "exit":
+        sys.exit("simulated failure to start")
     app = Simulated(settings, options.model)
     run(app, host=options.host, port=options.port, api_key=key)
     app.draw.close()

@@ -73,6 +73,10 @@ class App:
         """
         raise NotImplementedError
 
+    def health(self) -> int | None:
+        """The status of ``GET /health``; None: it is not answered."""
+        return 200
+
     def page(self, path: str) -> Any | None:
         """The JSON-able content of ``GET path``, or None when there is no such page; bytes go out as they
         are, as plain text."""
@@ -164,7 +168,9 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, method: bytes, path: str) -> None:
         if path == "/health":
-            self.respond(200, {"status": "ok"})
+            status = self._app.health()
+            if status is not None:
+                self.respond(status, {"status": "ok" if status == 200 else "unhealthy"})
             return
         if path != "/metrics" and self._expected not in (None, self._key):
             raise HttpError(401, "wrong API key")

@@ -33,6 +33,9 @@ class Stream:
         self.ended = False
         self.beside: dict[str, Any] = {}  # what goes out with an answer in one piece, in its choice
         self.head = STREAM_HEAD
+        self.chunked = True
+        self.hangs_up = False  # closes the connection at the end, whatever the head said
+        self.after_end = b""
         self._connection = connection
         self._usage_wanted = bool(options.get("include_usage", False))
         self._ids_wanted = bool(request.get("return_token_ids", False))
@@ -117,7 +120,7 @@ class Stream:
 
     def body(self, body: bytes) -> None:
         """Send a piece of the response body, whatever it is."""
-        self.wire(b"%x\r\n%b\r\n" % (len(body), body))
+        self.wire(b"%x\r\n%b\r\n" % (len(body), body) if self.chunked else body)
 
     def wire(self, data: bytes) -> None:
         """Send bytes as they are; the response head goes out before the first, with them."""
@@ -143,9 +146,9 @@ class Stream:
         """End the response in good HTTP order, whatever was said in it."""
         if self.ended:
             return
-        self.wire(b"0\r\n\r\n")
+        self.wire((b"0\r\n\r\n" if self.chunked else b"") + self.after_end)
         self.ended = True
-        if self.head == CLOSING_HEAD:
+        if self.head == CLOSING_HEAD or self.hangs_up:
             self._connection.drop()
 
     def abort(self) -> None:

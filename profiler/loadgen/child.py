@@ -68,7 +68,7 @@ def finish(job: LoadJob, held: Held, report: Callable[[Progress], None]) -> Fini
         audit=tally.audit(),
         trouble=held.trouble,
     )
-    return Finished(window, tally.pace, held.unreachable, held.crowded, held.full)
+    return Finished(window, tally.pace, held.lost, held.crowded, held.full)
 
 
 def _decoded(

@@ -234,8 +234,14 @@ class Connection(asyncio.Protocol):
         key = name.lower()
         if key in (b"transfer-encoding", b"content-length"):
             self._framed = True
-        elif key == b"location" and self.exchange is not None:
+        elif self.exchange is None:
+            return
+        elif key == b"location":
             self.exchange.error = f"sends us on to {value.decode(errors='replace')}"
+        elif key == b"retry-after" and value.strip().isdigit():  # a date is not understood
+            self.exchange.retry_after_s = float(value)
+        elif key == b"content-encoding" and value.strip().lower() != b"identity":
+            self.exchange.error = f"compressed ({value.decode(errors='replace')}), which nobody asked for"
 
     def on_headers_complete(self) -> None:
         assert self.exchange is not None

@@ -16,6 +16,7 @@ from profiler.loadgen.stock import Prepared, Stock
 
 SCOUT_PIECES = 16
 BACKOFF_NS = 250_000_000
+LONGEST_BACKOFF_NS = 10_000_000_000
 DEEPEST_STOCK = 1024
 OPEN_AHEAD_NS = 1_000_000_000
 
@@ -48,7 +49,7 @@ class Slot:
         elif exchange.answered:
             self._go_on(end_ns + self._loop.pause_ns(exchange))
         else:
-            self._go_on(end_ns + BACKOFF_NS)
+            self._go_on(end_ns + backoff_ns(exchange))
 
     def _go_on(self, due_ns: int) -> None:
         prepared = self._loop.stock.take()
@@ -71,6 +72,13 @@ class Slot:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.9 * OPEN_AHEAD_NS / 1e9):
                 await self.connection.open()
+
+
+def backoff_ns(exchange: Exchange) -> int:
+    """How long a slot pauses after a failure: as long as the server asks, within reason, and never less than
+    is fair to one that fails."""
+    asked_ns = round((exchange.retry_after_s or 0.0) * 1e9)
+    return max(BACKOFF_NS, min(asked_ns, LONGEST_BACKOFF_NS))
 
 
 class ClosedLoop:

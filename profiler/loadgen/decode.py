@@ -250,7 +250,9 @@ def judge(exchange: Exchange, answer: Answer, endpoint: Endpoint) -> tuple[Outco
     """Name the outcome.  What the server said counts before what the connection did afterwards."""
     if exchange.status is not None and exchange.status != 200:
         body = secret.without(_clip(b"".join(exchange.pieces)), (endpoint.api_key,))
-        said = filter(None, [body, exchange.error])
+        wait_s = exchange.retry_after_s
+        wait = None if wait_s is None else f"asks to wait {wait_s:g} s (Retry-After)"
+        said = filter(None, [body, exchange.error, wait])
         return "http_error", f"HTTP {exchange.status}: {'; '.join(said) or 'no text'}"
     if answer.error is not None:
         return "stream_error", answer.error
@@ -263,7 +265,7 @@ def _judge_content(exchange: Exchange, answer: Answer, endpoint: Endpoint) -> tu
     if answer.malformed is not None:
         return "malformed", answer.malformed
     if not answer.events and any(piece.strip() for piece in exchange.pieces):
-        return "malformed", f"not an event stream: {_clip(b''.join(exchange.pieces))}"
+        return "malformed", f"not an event stream: {exchange.error or _clip(b''.join(exchange.pieces))}"
     if not answer.arrivals_ns:
         return "empty", "the answer held no tokens"
     if answer.finish_reason is None or not answer.ended:

@@ -46,15 +46,15 @@ from profiler.loadgen.closed import ClosedLoop
 from profiler.loadgen.job import Progress
 from profiler.loadgen.openloop import OpenLoop
 from profiler.loadgen.pulse import Pulse
-from profiler.loadgen.session import Crowded, Full, Session, Setting, Stopped, Unreachable
+from profiler.loadgen.session import Crowded, Full, Lost, Session, Setting, Stopped
 from profiler.loadgen.spill import Spill
 
 
 class Held(Struct, frozen=True, kw_only=True):
     """What came of a window: its exchanges, and its bounds where it became steady.
 
-    ``steady_end_ns`` is None for a batch: the last arrival is known only once decoded.  ``unreachable``:
-    the last error, where the window was given up because no connection could be had or kept any more.
+    ``steady_end_ns`` is None for a batch: the last arrival is known only once decoded.  ``lost``: why
+    the server is not one to be measured now, where the window was given up for that.
     ``crowded``: it was given up before it opened because the load is too much for so few processes.
     ``full``: it was cut short because the disk took no more.  ``progress``: where it stood at its end.
     """
@@ -66,7 +66,7 @@ class Held(Struct, frozen=True, kw_only=True):
     exchanges: Spill
     pulse: Pulse
     trouble: str | None
-    unreachable: str | None
+    lost: str | None
     crowded: bool
     full: bool
     progress: Progress
@@ -110,7 +110,6 @@ class Driver:
         finally:
             await session.let_go()
         assert shape is not None
-        gone = isinstance(stopped, Unreachable) and shape.end_ns is None
         closed_ns = perf_counter_ns()
         return Held(
             opened_ns=session.opened_ns,
@@ -120,7 +119,7 @@ class Driver:
             exchanges=session.kept,
             pulse=session.pulse,
             trouble=None if stopped is None else str(stopped),
-            unreachable=session.last_error if gone else None,
+            lost=stopped.why if isinstance(stopped, Lost) and shape.end_ns is None else None,
             crowded=isinstance(stopped, Crowded),
             full=isinstance(stopped, Full),
             progress=session.progress(closed_ns),

@@ -14,6 +14,8 @@ class Exchange:
     ``stamps[i]`` is when ``pieces[i]`` of the response body was read.  ``failure`` is set by the transport
     only (timeouts, resets, …); what the bytes mean is for :mod:`profiler.loadgen.decode`.
 
+    ``retry_after_s`` is what a refusal asks for: so long no other request.
+
     ``opening_ns`` is when a connection began to be opened for it, None where one was open.
 
     Once the bytes are elsewhere (:mod:`profiler.loadgen.spill`), ``stamps`` and ``pieces`` are empty and what
@@ -30,6 +32,7 @@ class Exchange:
         "opening_ns",
         "pieces",
         "planned",
+        "retry_after_s",
         "sent_ns",
         "stamps",
         "status",
@@ -45,6 +48,7 @@ class Exchange:
         self.status: int | None = None
         self.failure: Outcome | None = None
         self.error: str | None = None
+        self.retry_after_s: float | None = None
         self.stamps = array("q")
         self.pieces: list[bytes] = []
         self._kept: tuple[int, int, int] | None = None

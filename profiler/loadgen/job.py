@@ -104,14 +104,14 @@ class Pace(Struct, frozen=True, kw_only=True):
 
 
 class Finished(Struct, frozen=True, tag="finished"):
-    """The window was held and its records are written.  ``unreachable``: it was given up with this last
-    error because no connection could be had or kept any more.  ``crowded``: it was given up before it opened
-    because the load is too much for so few processes; nothing is written.  ``full``: it was cut short because
-    the disk took no more."""
+    """The window was held and its records are written.  ``lost``: it was given up because the server is
+    not one to be measured now, to follow its address.  ``crowded``: it was given up before it opened because
+    the load is too much for so few processes; nothing is written.  ``full``: it was cut short because the
+    disk took no more."""
 
     window: Window
     pace: Pace = Pace()
-    unreachable: str | None = None
+    lost: str | None = None
     crowded: bool = False
     full: bool = False
 

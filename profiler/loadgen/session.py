@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from profiler.alarm import Alarm
 from profiler.errors import LoadError
 from profiler.loadgen.client import Connection, target_of
-from profiler.loadgen.decode import answer_of
+from profiler.loadgen.decode import answer_of, judge, read
 from profiler.loadgen.ends import Ends
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.job import LoadJob, Part, Progress
@@ -33,6 +33,9 @@ EXPIRE_ALL_WITHIN_BEATS = 100
 CROWDED_CPU_FRAC = 0.5
 CPU_SPAN_NS = 2_000_000_000
 CPU_SPAN_MIN_NS = 200_000_000
+OVERLOADED = (429, 503)
+TIMEOUTS: tuple[Outcome, ...] = ("first_token_timeout", "gap_timeout", "total_timeout")
+MOST_PIECES_TOLD = 4096  # to put more together inside a window would delay stamps
 CONNECTION_FAILURES: tuple[Outcome, ...] = ("connect_error", "connect_timeout", "reset")
 
 Then = Callable[[Exchange], None]
@@ -42,8 +45,12 @@ class Stopped(Exception):  # noqa: N818 (not an error: a window that ends before
     """The window ends now; the text says why."""
 
 
-class Unreachable(Stopped):
-    """… because connections fail, not answers: nobody is there any more."""
+class Lost(Stopped):
+    """… because the server is not one to be measured, now: ``why``, to follow its address."""
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(text)
+        self.why = why
 
 
 class Full(Stopped):
@@ -99,6 +106,8 @@ class Session:
         self._closing = False
         self._failed_in_row = 0
         self._disconnected_in_row = 0
+        self._overloaded_in_row = 0
+        self._was_answered = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self._full: LoadError | None = None
@@ -267,9 +276,13 @@ class Session:
         self.alarm.close()
 
     def stopped(self, text: str) -> Stopped:
-        """How a useless window ends: Unreachable where all failures in a row were connections'."""
-        lost = 0 < self._disconnected_in_row == self._failed_in_row
-        return Unreachable(text) if lost else Stopped(text)
+        """How a useless window ends: Lost where all failures in a row were connections', where no request of
+        it was ever answered, and where none in a row was a sign of too much load."""
+        if 0 < self._disconnected_in_row == self._failed_in_row:
+            return Lost(text, f"stopped answering: {self.last_error}")
+        if not self._was_answered or not self._overloaded_in_row:
+            return Lost(text, f"answers with nothing but failures: {self.last_error}")
+        return Stopped(text)
 
     # ------------------------------------------------------------------------------ inside
 
@@ -331,16 +344,32 @@ class Session:
     def _count(self, exchange: Exchange) -> None:
         if exchange.failure == "cancelled":
             return
-        if exchange.answered:
+        if self._is_good(exchange):
+            self._was_answered = True
             self.done += 1
             self.ends.add(exchange.end_ns or perf_counter_ns())
-            self._failed_in_row = self._disconnected_in_row = 0
+            self._failed_in_row = self._disconnected_in_row = self._overloaded_in_row = 0
             return
         self.failed += 1
         self._failed_in_row += 1
         refused = exchange.status not in (None, 200)
         self._disconnected_in_row += not refused and exchange.failure in CONNECTION_FAILURES
-        self.last_error = exchange.error or f"HTTP {exchange.status}"
+        self._overloaded_in_row += exchange.status in OVERLOADED or exchange.failure in TIMEOUTS
+        self.last_error = self._told_by(exchange)
+
+    def _is_good(self, exchange: Exchange) -> bool:
+        """Whether it was answered: as the wire has it, and in full until one was: a server whose every answer
+        is bad is found out at once, and no window is spent on decoding."""
+        if not exchange.answered or self._was_answered:
+            return exchange.answered
+        return judge(exchange, read(exchange), self.job.endpoint)[0] == "ok"
+
+    def _told_by(self, exchange: Exchange) -> str:
+        """Why it failed, in the server's words where it had some."""
+        if exchange.piece_count > MOST_PIECES_TOLD:
+            return exchange.error or f"HTTP {exchange.status}"
+        outcome, error = judge(exchange, read(exchange), self.job.endpoint)
+        return error or outcome
 
     def _raise_if_broken(self) -> None:
         if self._broken is not None:

@@ -142,11 +142,11 @@ class LoadWorker:
         if any(each.full for each in finished):
             self.cut_short = window
             raise LoadError(str(window.trouble))
-        lost = next((each.unreachable for each in finished if each.unreachable is not None), None)
+        lost = next((each.lost for each in finished if each.lost is not None), None)
         if lost is not None:
             self.cut_short = window
             check()  # an engine of ours that died knows more about it
-            raise EngineError(f"the endpoint at {job.endpoint.base_url} stopped answering: {lost}")
+            raise EngineError(f"the endpoint at {job.endpoint.base_url} {lost}")
         return window
 
     def _salted(self, job: LoadJob) -> LoadJob:

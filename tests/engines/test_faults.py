@@ -17,7 +17,7 @@ from profiler.engines.faults import Fate, Fault, FaultKind, fault_of
 from profiler.engines.simulated import Settings, Simulated, command, parse
 from profiler.engines.sse_server import serve
 from profiler.loadgen.client import Connection, target_of
-from profiler.loadgen.decode import decode
+from profiler.loadgen.decode import answer_of, decode
 from profiler.loadgen.exchange import Exchange
 from profiler.schema import Endpoint
 from profiler.settings import Timeouts
@@ -91,6 +91,11 @@ async def outcomes(count, expected, *, chat=False, **settings):
 
 
 WHAT_COMES_OF = {
+    "http_301": "http_error",
+    "http_307": "http_error",
+    "http_400": "http_error",
+    "http_401": "http_error",
+    "http_404": "http_error",
     "http_429": "http_error",
     "http_500": "http_error",
     "http_503": "http_error",
@@ -99,6 +104,11 @@ WHAT_COMES_OF = {
     "hang_after_head": "first_token_timeout",
     "pings": "gap_timeout",
     "trickle": "ok",
+    "loris": "gap_timeout",
+    "loris_head": "first_token_timeout",
+    "split_utf8": "ok",
+    "giant_chunk": "ok",
+    "duplicate": "malformed",
     "error_event": "stream_error",
     "malformed": "malformed",
     "garbage": "malformed",
@@ -106,6 +116,7 @@ WHAT_COMES_OF = {
     "long_line": "malformed",
     "wrong_type": "malformed",
     "json_body": "malformed",
+    "gzip": "malformed",
     "empty": "empty",
     "too_few": "short",
     "too_many": "malformed",
@@ -114,12 +125,15 @@ WHAT_COMES_OF = {
     "wrong_usage": "ok",
     "early_role": "ok",
     "close": "ok",
+    "interim": "ok",
+    "http_10": "ok",
+    "trailing": "ok",
 }
 
 
 def test_every_kind_is_tried_here_and_told_in_the_table():
     kinds = set(get_args(FaultKind))
-    assert set(WHAT_COMES_OF) == kinds - {"exit"}
+    assert set(WHAT_COMES_OF) == kinds - {"exit", "hang_up"}
     told = dict(re.findall(r"^``(\w+)``  +.*?  +(\w.*)$", faults.__doc__, re.MULTILINE))
     assert told.keys() == kinds
     assert all(outcome in told[kind] for kind, outcome in WHAT_COMES_OF.items())
@@ -184,6 +198,50 @@ async def test_closing_after_each_answer():
         writer.close()
     assert b"\r\nconnection: close\r\n" in said
     assert said.endswith(b"0\r\n\r\n")
+
+
+async def test_an_end_that_comes_unannounced():
+    """The answer is whole; the next request goes out before or after the end was seen."""
+    records = await outcomes(4, "ok", faults=[{"kind": "hang_up", "every": 2}])
+    assert [record.outcome for record in records[:2]] == ["ok", "ok"]
+    assert {record.outcome for record in records[2:]} <= {"ok", "reset"}
+
+
+async def test_a_refusal_is_told_with_what_the_server_asks_for():
+    (slow,) = await outcomes(1, "http_error", faults=[{"kind": "http_503"}])
+    (moved,) = await outcomes(1, "http_error", faults=[{"kind": "http_307"}])
+    (packed,) = await outcomes(1, "malformed", faults=[{"kind": "gzip"}])
+    assert slow.error.endswith("asks to wait 5 s (Retry-After)")
+    assert moved.error == "HTTP 307: sends us on to /elsewhere"
+    assert packed.error == "not an event stream: compressed (gzip), which nobody asked for"
+
+
+async def test_faults_are_told_while_it_runs(tmp_path):
+    told = tmp_path / "faults.json"
+
+    def tell(text):
+        (tmp_path / "beside").write_text(text)
+        (tmp_path / "beside").rename(told)
+
+    async with simulated(faults_file=str(told), faults=[{"kind": "too_many"}]) as endpoint:
+        caller = Caller(endpoint)
+        seen = [(await caller.ask()).outcome]
+        for text in ('[{"kind": "http_500"}]', '[{"kind": "no_done"}]', "[]"):
+            tell(text)
+            seen.append((await caller.ask()).outcome)
+        told.unlink()
+        seen.append((await caller.ask()).outcome)
+        caller.connection.close()
+    assert seen == ["malformed", "http_error", "no_end", "malformed", "malformed"]
+
+
+@pytest.mark.parametrize("kind", ["split_utf8"])
+async def test_text_is_whole_again(kind):
+    async with simulated(faults=[{"kind": kind}]) as endpoint:
+        caller = chat_caller(endpoint)
+        record = await caller.ask()
+    assert record.outcome == "ok"
+    assert answer_of(caller.exchange, caller.endpoint) == " tok" * 3 + " tök 🙂" + " tok" * 2
 
 
 @pytest.mark.parametrize("kind", ["hang", "reset", "malformed", "empty", "no_done", "error_event", "close"])

@@ -12,10 +12,13 @@ import pytest
 
 from profiler.engines.simulated import law, parse
 from profiler.loadgen.client import Connection
+from profiler.loadgen.closed import backoff_ns
 from profiler.loadgen.decode import decode
 from profiler.loadgen.driver import Driver
+from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.session import Setting
 from profiler.settings import Timeouts
+from profiler.workload import PlannedRequest
 
 pytestmark = pytest.mark.timing
 
@@ -202,7 +205,7 @@ async def test_dead_engine_ends_the_window_soon(simulated, job):
     held, records = await hold(job(endpoint, concurrency=4, window_s=30.0, max_window_s=60.0))
     assert time.perf_counter() - started < 8
     assert "requests failed one after another" in held.trouble
-    assert held.unreachable
+    assert held.lost.startswith("stopped answering: ")
     assert held.steady_end_ns is None
     outcomes = Counter(r.outcome for r in records)
     assert outcomes["ok"] >= 10
@@ -210,13 +213,55 @@ async def test_dead_engine_ends_the_window_soon(simulated, job):
     assert outcomes["connect_error"] < 40
 
 
-async def test_engine_that_only_fails_is_trouble_not_a_window(simulated, job):
-    endpoint = simulated(faults=[{"kind": "http_500"}])
-    held, records = await hold(job(endpoint, concurrency=2, window_s=30.0))
-    assert "HTTP 500" in held.trouble
-    assert held.unreachable is None  # it answers: that is data
-    assert held.steady_start_ns is None
-    assert {r.outcome for r in records} <= {"http_error", "cancelled"}
+@pytest.mark.parametrize(
+    ("kind", "outcome", "words"),
+    [
+        ("http_500", "http_error", 'HTTP 500: {"error":{"message":"simulated refusal"'),
+        ("http_429", "http_error", "asks to wait 1 s (Retry-After)"),
+        ("too_many", "malformed", "9 tokens came, 8 were asked for"),
+        ("error_event", "stream_error", "simulated engine failure"),
+    ],
+)
+async def test_engine_that_only_fails_is_given_up_in_its_own_words(simulated, job, kind, outcome, words):
+    began = time.perf_counter()
+    held, records = await hold(job(simulated(faults=[{"kind": kind}]), concurrency=2, window_s=30.0))
+    assert time.perf_counter() - began < 10
+    assert held.lost.startswith("answers with nothing but failures: ")
+    assert words in held.lost
+    assert words in held.trouble
+    assert held.steady_end_ns is None
+    assert outcome in {r.outcome for r in records} <= {outcome, "cancelled"}
+
+
+async def test_too_much_load_for_a_while_is_trouble_of_a_window(simulated, job, tmp_path):
+    told = tmp_path / "faults.json"
+    endpoint = simulated(ttft_s=0.02, itl_s=0.005, faults_file=str(told))
+
+    def refuse(_driver):
+        return 1.0, lambda: told.write_text('[{"kind": "http_429"}]')
+
+    held, _ = await hold(job(endpoint, concurrency=2, window_s=30.0, max_window_s=60.0), act=refuse)
+    assert "HTTP 429" in held.trouble
+    assert held.lost is None  # it answered at times: a load too high is data
+    assert held.steady_start_ns is not None
+
+
+async def test_a_closed_loop_waits_as_long_as_the_server_asks(simulated, job):
+    for kind, most in (("http_429", 1.1), ("http_500", 4.5)):
+        endpoint = simulated(ttft_s=0.02, itl_s=0.002, faults=[{"kind": kind, "every": 2}])
+        held, records = await hold(job(endpoint, concurrency=1, window_s=3.0))
+        assert held.trouble is None
+        refused = sum(r.outcome == "http_error" for r in records)
+        assert 2 <= refused <= most * 3.5
+
+
+def test_pauses_are_bounded():
+    refused = Exchange(PlannedRequest(0, 1, 1), 0)
+    pauses = []
+    for asked_s in (None, 0.0, 2.0, 3600.0):
+        refused.retry_after_s = asked_s
+        pauses.append(backoff_ns(refused) / 1e9)
+    assert pauses == [0.25, 0.25, 2.0, 10.0]
 
 
 async def test_slots_that_never_speak_are_said_to_be(simulated, job):

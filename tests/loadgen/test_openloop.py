@@ -207,7 +207,7 @@ async def test_an_engine_that_dies_ends_an_open_loop(simulated, job):
     endpoint = simulated(ttft_s=0.02, itl_s=0.005, faults=[{"kind": "exit", "every": 20}])
     held, records = await hold(job(endpoint, mode="open", rate=50.0, window_s=30.0, max_window_s=60.0))
     assert "requests failed one after another" in held.trouble
-    assert held.unreachable
+    assert held.lost
     assert Counter(r.outcome for r in records)["ok"] >= 5
 
 
