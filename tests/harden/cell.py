@@ -59,6 +59,7 @@ class Live:
         self.stdout = ""
         self.process: subprocess.Popen[str] | None = None
         self.held = looks.Held()
+        self.notes: dict[str, Any] = {}  # what a case keeps from one of its calls to the next
         self._readers: list[Thread] = []
         self._beside: list[subprocess.Popen[Any]] = []
         self._closing: list[Callable[[], None]] = []
@@ -168,13 +169,15 @@ class Live:
         self._beside.append(process)
         return process
 
-    def serve(self, *, host: str = "127.0.0.1", **settings: Any) -> tuple[subprocess.Popen[Any], int]:
+    def serve(
+        self, *, host: str = "127.0.0.1", port: int = 0, **settings: Any
+    ) -> tuple[subprocess.Popen[Any], int]:
         """A simulated engine that somebody else runs, and its port; it reads the faults of :meth:`faults`."""
         from profiler.engines.simulated import command
 
         args = {"ttft_s": 0.02, "itl_s": 0.005, "faults_file": FAULTS_FILE} | settings
         server = self.beside(
-            command(args, model="sim", host=host),
+            command(args, model="sim", host=host, port=port),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -2,7 +2,7 @@
 
 The record (docs/reliability/matrix.json)::
 
-    {"command": …, "utc": …, "commit": …, "machine": {"cores": …, "python": …}, "took_s": …,
+    {"command": …, "utc": of the oldest cell, "commit": …, "machine": {"cores": …, "python": …}, "took_s": …,
      "rows": [{"name", "group", "does", "cells": {phase: "why there is none" | Result as JSON}}]}
 """
 
@@ -88,7 +88,8 @@ def _one(cell: Cell) -> Result:
         return Result(fault=cell.row.name, phase=cell.phase, skipped=why_not)
     with tempfile.TemporaryDirectory(prefix="harden-", ignore_cleanup_errors=True) as folder:
         try:
-            return try_out(cell.row.name, cell.phase, cell.case, Path(folder))
+            came = try_out(cell.row.name, cell.phase, cell.case, Path(folder))
+            return msgspec.structs.replace(came, utc=_utc())
         except Exception as error:
             text = f"the harness itself failed: {type(error).__name__}: {error}"
             return Result(fault=cell.row.name, phase=cell.phase, failures=(text,))
@@ -111,12 +112,16 @@ def record(of: Sequence[Fault], results: Sequence[Result], took_s: float) -> dic
     ]
     return {
         "command": COMMAND,
-        "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "utc": min((each.utc for each in results if each.utc), default=_utc()),
         "commit": _commit(),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "took_s": round(took_s),
         "rows": listed,
     }
+
+
+def _utc() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _commit() -> str:
@@ -171,20 +176,49 @@ def tell_progress(total: int) -> Callable[[Cell, Result], None]:
     return tell
 
 
-def main(words: Sequence[str], jobs: int) -> int:
-    """1 when a row failed."""
+def main(words: Sequence[str], jobs: int, again: bool = False) -> int:
+    """1 when a row failed.  ``again``: those cells only that have not passed by the record, or are not in it."""
     began_s, every = time.monotonic(), rows()
-    wanted = cells(every, words)
-    results = run_all(wanted, jobs, tell_progress(len(wanted)))
-    took_s = time.monotonic() - began_s
+    old = _recorded(every) if again else {}
+    wanted = [cell for cell in cells(every, words) if cell.name not in old]
+    spent_s = _spent_s() if again else 0.0
+    came = dict(old)
+    tell_on = tell_progress(len(wanted))
+
+    def tell(cell: Cell, result: Result) -> None:
+        tell_on(cell, result)
+        came[cell.name] = result
+        if not words:  # a run that is cut short keeps what it has
+            write(RECORD.name, record(every, list(came.values()), spent_s + time.monotonic() - began_s))
+
+    run_all(wanted, jobs, tell)
+    results = [came[cell.name] for cell in cells(every, words) if cell.name in came]
     for line in table(every, results):
         _print(line)
     failed = [each for each in results if each.failures]
     tried = [each for each in results if each.skipped is None]
-    _print(f"{len(tried)} cells tried in {took_s:.0f} s, {len(failed)} failed")
-    if not words:
-        write(RECORD.name, record(every, results, took_s))
+    _print(f"{len(tried)} cells, {len(failed)} failed; {time.monotonic() - began_s:.0f} s")
     return 1 if failed else 0
+
+
+def _recorded(of: Sequence[Fault]) -> dict[str, Result]:
+    """What has passed by the record, of the cells there are."""
+    if not RECORD.is_file():
+        return {}
+    found = msgspec.json.decode(RECORD.read_bytes())
+    came = [
+        msgspec.convert(cell, Result)
+        for row in found["rows"]
+        for cell in row["cells"].values()
+        if isinstance(cell, dict)
+    ]
+    declared = {cell.name for cell in cells(of)}
+    named = {f"{each.fault} · {each.phase}": each for each in came if each.passed}
+    return {name: each for name, each in named.items() if name in declared}
+
+
+def _spent_s() -> float:
+    return float(msgspec.json.decode(RECORD.read_bytes())["took_s"]) if RECORD.is_file() else 0.0
 
 
 def _print(text: str) -> None:

@@ -82,7 +82,7 @@ class Fault(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True, kw_only=True):
     """What came of a cell.  ``failures`` is empty where everything held; ``skipped`` says why it was not run.
 
-    ``said``: the line of stderr that told the user, ``kept``: what the folder held, in words.
+    ``said``: the line of stderr that told the user, ``kept``: what the folder held, in words; ``utc``: when.
     """
 
     fault: str
@@ -93,6 +93,7 @@ class Result(Struct, frozen=True, kw_only=True):
     took_s: float | None = None
     failures: tuple[str, ...] = ()
     skipped: str | None = None
+    utc: str | None = None
 
     @property
     def passed(self) -> bool:

@@ -97,7 +97,7 @@ def _matrix(record: dict[str, Any] | None) -> Iterator[str]:
     failed = sum(bool(each["failures"]) for each in tried)
     machine, rows = record["machine"], record["rows"]
     yield (
-        f"`{record['command']}`, {record['utc']}, commit {record['commit']}, {machine['cores']} cores, "
+        f"`{record['command']}`, from {record['utc']} on, commit {record['commit']}, {machine['cores']} cores, "
         f"Python {machine['python']}: {len(rows)} faults, {len(tried)} cells tried in {record['took_s']} s, "
         f"{failed} failed.\n"
     )
@@ -128,6 +128,8 @@ def _group(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def _mark(cell: Any, reasons: dict[str, int]) -> str:
     """The mark of a cell; where there is none the number of its reason."""
+    if cell is None:
+        return "not run yet"
     why = cell if isinstance(cell, str) else cell["skipped"]
     if why is not None:
         return f"– ({reasons.setdefault(why, len(reasons) + 1)})"

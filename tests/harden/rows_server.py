@@ -16,6 +16,12 @@ NOTHING_ASKED = (
     "after the last window nothing that counts is asked of the server: see *server fails everything* and "
     "*server hangs*, which are tried there"
 )
+# Time limits so short that what hangs is given up within a window.
+HASTY = tuple(
+    each
+    for word in ("timeouts.first_token_s=0.6", "timeouts.gap_s=0.6", "measure.window_s=2.5")
+    for each in ("--set", word)
+)
 ONCE_IN_5 = "of every five requests one; the others are answered"
 
 
@@ -56,9 +62,7 @@ def well(*faults: dict[str, Any], look: Callable[[Live], None] | None = None) ->
     }
 
 
-def given_up(
-    outcome: str, says: str, start: str, *faults: dict[str, Any], start_s: float = 30.0
-) -> dict[Phase, Case | str]:
+def given_up(outcome: str, says: str, start: str, *faults: dict[str, Any]) -> dict[Phase, Case | str]:
     """No answer comes any more: the window is given up, what was finished is kept, and it can be resumed."""
 
     def struck(windows: int) -> Case:
@@ -76,7 +80,7 @@ def given_up(
         )
 
     return {
-        "start": at_start(start, *faults, within_s=start_s),
+        "start": at_start(start, *faults),
         "warm-up": struck(0),
         "window": struck(1),
         "shutdown": NOTHING_ASKED,
@@ -84,18 +88,24 @@ def given_up(
 
 
 def bad_answers(
-    outcome: str, says: str, start: str, *faults: dict[str, Any], start_s: float = 30.0
+    outcome: str,
+    says: str,
+    start: str,
+    *faults: dict[str, Any],
+    words: tuple[str, ...] = (),
 ) -> dict[Phase, Case | str]:
     """Answers come and are bad, or the server has too much to do: the window is held, as data; the next one,
     in which no answer is good, is given up.  In the last window the run ends with too many failures."""
     bad = frozenset({outcome})
     return {
-        "start": at_start(start, *faults, within_s=start_s),
+        "start": at_start(start, *faults),
         "warm-up": Case(
+            words=words,
             strike=switch(*faults),
             expect=Expect(code=4, says=says, status="failed", outcomes=bad, within_s=45),
         ),
         "window": Case(
+            words=words,
             strike=switch(*faults),
             expect=Expect(code=1, says=TOO_MANY, status="complete", windows=2, outcomes=bad),
         ),
@@ -208,9 +218,10 @@ ANSWERS = [
         "falls silent in the middle of every answer",
         bad_answers(
             "gap_timeout",
-            NOTHING_BUT + "the stream fell silent for 2",
+            NOTHING_BUT + "the stream fell silent",
             "no complete answer in",
             {"kind": "hang"},
+            words=HASTY,
         ),
     ),
     row(
@@ -219,9 +230,10 @@ ANSWERS = [
         "sends the head of the answer, then nothing",
         bad_answers(
             "first_token_timeout",
-            NOTHING_BUT + "no token in 2",
+            NOTHING_BUT + "no token in 0.6",
             "no complete answer in",
             {"kind": "hang_after_head"},
+            words=HASTY,
         ),
     ),
     row(
@@ -229,7 +241,11 @@ ANSWERS = [
         "comments only",
         "sends comments and no tokens any more",
         bad_answers(
-            "gap_timeout", NOTHING_BUT + "the stream fell silent", "no complete answer in", {"kind": "pings"}
+            "gap_timeout",
+            NOTHING_BUT + "the stream fell silent",
+            "no complete answer in",
+            {"kind": "pings"},
+            words=HASTY,
         ),
     ),
     row(
