@@ -177,7 +177,7 @@ def tell_progress(total: int) -> Callable[[Cell, Result], None]:
 
 
 def main(words: Sequence[str], jobs: int, again: bool = False) -> int:
-    """1 when a row failed.  ``again``: those cells only that have not passed by the record, or are not in it."""
+    """1 when a row failed.  ``again``: only the cells of which the record does not say that they passed."""
     began_s, every = time.monotonic(), rows()
     old = _recorded(every) if again else {}
     wanted = [cell for cell in cells(every, words) if cell.name not in old]

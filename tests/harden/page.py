@@ -97,9 +97,9 @@ def _matrix(record: dict[str, Any] | None) -> Iterator[str]:
     failed = sum(bool(each["failures"]) for each in tried)
     machine, rows = record["machine"], record["rows"]
     yield (
-        f"`{record['command']}`, from {record['utc']} on, commit {record['commit']}, {machine['cores']} cores, "
-        f"Python {machine['python']}: {len(rows)} faults, {len(tried)} cells tried in {record['took_s']} s, "
-        f"{failed} failed.\n"
+        f"`{record['command']}`, from {record['utc']} on, commit {record['commit']}, "
+        f"{machine['cores']} cores, Python {machine['python']}: {len(rows)} faults, "
+        f"{len(tried)} cells tried in {record['took_s']} s, {failed} failed.\n"
     )
     for group in dict.fromkeys(row["group"] for row in rows):
         yield from _group(group, [row for row in rows if row["group"] == group])
