@@ -6,20 +6,26 @@ means that the profiler is gone, however it died, and everything below is termin
 tells the profiler ``pid N`` and, if the command ends by itself, ``exit N`` (negative: killed by that
 signal).  Standard error is the engine's log.  What the command says comes through a pipe, and no secret of
 its environment gets from there into the log (:mod:`profiler.secret`).
+
+The command has a folder of its own for temporary files, which goes with it: vLLM leaves files there even
+where it ends in good order, and any engine that is killed leaves its sockets.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import getpass
 import importlib.util
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 
@@ -31,6 +37,7 @@ COMMAND_NOT_FOUND = 127
 UNENDED_S = 1.0  # a line that has no end by then is written as it is
 LONGEST_LINE_BYTES = 1 << 16
 LONGEST_SECRET_BYTES = 1 << 12
+LONGEST_FOLDER = 64  # with the names that engines give their sockets, 107 bytes at most
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -44,9 +51,22 @@ def main(argv: list[str]) -> int:
     wake_fd = _wake_on_signals()
     says_fd, said_fd = os.pipe()
     log = Log(says_fd, sys.stderr.fileno())
+    with _temporary_files() as env:
+        return _run(argv[1:], env, prctl, wake_fd, said_fd, log)
+
+
+def _run(
+    argv: list[str],
+    env: dict[str, str],
+    prctl: Callable[[int, int], int],
+    wake_fd: int,
+    said_fd: int,
+    log: Log,
+) -> int:
     try:
         child = subprocess.Popen(
-            argv[1:],
+            argv,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=said_fd,
             stderr=said_fd,
@@ -54,7 +74,7 @@ def main(argv: list[str]) -> int:
             preexec_fn=partial(_end_with, os.getpid(), prctl),  # noqa: PLW1509 (one thread only)
         )
     except OSError as error:
-        os.write(sys.stderr.fileno(), f"cannot run {argv[1]}: {error}\n".encode())
+        os.write(sys.stderr.fileno(), f"cannot run {argv[0]}: {error}\n".encode())
         _say(f"exit {COMMAND_NOT_FOUND}")
         return COMMAND_NOT_FOUND
     os.close(said_fd)
@@ -66,6 +86,23 @@ def main(argv: list[str]) -> int:
     sweep(log)
     log.take(is_all=True)
     return 0
+
+
+@contextlib.contextmanager
+def _temporary_files() -> Iterator[dict[str, str]]:
+    """The command's environment, with a folder for its temporary files, which is removed at the end; ours
+    where none can be made or its name would be too long.  What torch has compiled stays where it was."""
+    env, folder = dict(os.environ), None
+    with contextlib.suppress(OSError, KeyError):  # a disk that is full, a user without a name
+        shared = tempfile.gettempdir()
+        if len(shared) + len("/engine-12345678") <= LONGEST_FOLDER:
+            env.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{shared}/torchinductor_{getpass.getuser()}")
+            env["TMPDIR"] = folder = tempfile.mkdtemp(prefix="engine-")
+    try:
+        yield env
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Log:
@@ -136,13 +173,16 @@ def sweep(log: Log) -> None:
     """End every descendant, also those that left the session: SIGTERM, a grace, SIGKILL.
 
     Orphans stay below this process because it is their subreaper.  Takes at most the two graces; what they
-    say meanwhile is taken, for who waits to be heard does not end.
+    say meanwhile is taken, for who waits to be heard does not end.  Python's resource trackers are the last
+    to be killed: they end by themselves once nobody is left, and remove what these had in shared memory.
     """
     asked: set[psutil.Process] = set()
     for signum, grace_s in ((signal.SIGTERM, TERM_GRACE_S), (signal.SIGKILL, KILL_GRACE_S)):
         end = time.monotonic() + grace_s
         while (left := _descendants()) and time.monotonic() < end:
-            for process in left:
+            others = [process for process in left if not _tracks_resources(process)]
+            is_late = time.monotonic() > end - grace_s / 2
+            for process in others or (left if is_late else ()):
                 if signum == signal.SIGKILL or process not in asked:
                     asked.add(process)
                     with contextlib.suppress(psutil.Error):
@@ -150,6 +190,12 @@ def sweep(log: Log) -> None:
             time.sleep(0.02)
             log.take()
             _reap()
+
+
+def _tracks_resources(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
+    return False
 
 
 def _watch(pid: int, wake_fd: int, log: Log) -> int | None:

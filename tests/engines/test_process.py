@@ -192,6 +192,43 @@ def test_nothing_survives_the_death_of_the_profiler(tmp_path, log, signum):
     until(lambda: not any(running(pid) for pid in tree))
 
 
+# A command with a child that holds shared memory; both are deaf to SIGTERM.  Says what it has.
+HOLDER = """
+import signal, sys, tempfile, time
+from multiprocessing import get_context
+from multiprocessing.shared_memory import SharedMemory
+def hold(names):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    names.put(SharedMemory(create=True, size=64).name)
+    time.sleep(600)
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    context = get_context("spawn")
+    names = context.Queue()
+    context.Process(target=hold, args=[names]).start()
+    print("has", names.get(), tempfile.mkdtemp(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_shared_memory_and_temporary_files_go_with_the_engine(tmp_path, log, signum, monkeypatch):
+    """Also of processes that have to be killed, also where the profiler is killed."""
+    script, temporary = tmp_path / "holder.py", Path(f"/tmp/t{os.getpid()}-{signum}")
+    script.write_text(HOLDER)
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with subprocess.Popen(python(PARENT, log, sys.executable, script), stdout=subprocess.DEVNULL) as parent:
+        until(lambda: log.exists() and "has " in log.read_text())
+        _, name, folder = log.read_text().split()[:3]
+        shared = Path("/dev/shm", name.strip("/"))
+        assert shared.exists()
+        assert Path(folder).parent.parent == temporary
+        parent.send_signal(signum)
+    until(lambda: not shared.exists() and not any(temporary.iterdir()))
+    temporary.rmdir()
+
+
 def test_a_killed_supervisor_takes_the_engine_with_it(start):
     process = start(python("import time; time.sleep(600)"))
     psutil.Process(process.pid).parent().kill()
