@@ -1,6 +1,6 @@
 """What the engine says of itself: a scrape of the Prometheus ``/metrics`` page of a vLLM server.
 
-Names are ours, with units; the engine's are in ``METRICS`` (current and older spellings).  vLLM's
+Names are ours, with units; the engine's, of 0.6 to now, are in ``METRICS``.  vLLM's
 ``…_perc`` is a fraction of 1 despite its name.  Counters and queue lengths are summed over engine
 replicas, the cache usage is their mean.
 """
@@ -19,20 +19,21 @@ from profiler.schema import ProbeStatus
 TIMEOUT_S = 0.5
 MAX_BYTES = 8 << 20
 
+# Ours → the engine's, the preferred one first: 0.9.2 to 0.10.2 write both, and their sum would be double.
 METRICS = {
-    "vllm:kv_cache_usage_perc": "kv_cache_usage_frac",
-    "vllm:gpu_cache_usage_perc": "kv_cache_usage_frac",
-    "vllm:num_requests_running": "requests_running",
-    "vllm:num_requests_waiting": "requests_waiting",
-    "vllm:num_preemptions_total": "preemptions",
-    "vllm:prompt_tokens_total": "prompt_tokens",
-    "vllm:generation_tokens_total": "generation_tokens",
-    "vllm:prefix_cache_queries_total": "prefix_cache_query_tokens",
-    "vllm:gpu_prefix_cache_queries_total": "prefix_cache_query_tokens",
-    "vllm:prefix_cache_hits_total": "prefix_cache_hit_tokens",
-    "vllm:gpu_prefix_cache_hits_total": "prefix_cache_hit_tokens",
+    "kv_cache_usage_frac": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    "requests_running": ("vllm:num_requests_running",),
+    "requests_waiting": ("vllm:num_requests_waiting",),
+    "preemptions": ("vllm:num_preemptions_total",),
+    "prompt_tokens": ("vllm:prompt_tokens_total",),
+    "generation_tokens": ("vllm:generation_tokens_total",),
+    "prefix_cache_query_tokens": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+    "prefix_cache_hit_tokens": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
 }
+KNOWN = {spelling for spellings in METRICS.values() for spelling in spellings}
 AVERAGED = {"kv_cache_usage_frac"}
+# Before 0.9 blocks were counted under the name that later stands for tokens; only the help says so.
+IN_BLOCKS = re.compile(r"^# HELP (\S+) .*\bnumber of \w+ blocks\b", re.MULTILINE)
 # name, optional {labels}, value; the optional timestamp after it is not used
 LINE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{.*\})?\s+(?P<value>\S+)")
 
@@ -87,13 +88,18 @@ class EngineMetricsProbe:
 
 def parse(text: str) -> dict[str, float]:
     """Our names and values of a Prometheus text page (exposition format 0.0.4); absent stays absent."""
+    read = KNOWN.difference(IN_BLOCKS.findall(text))
     found: defaultdict[str, list[float]] = defaultdict(list)
     for line in text.splitlines():
         if not line.startswith("vllm:") or (match := LINE.match(line)) is None:
             continue
-        if (name := METRICS.get(match["name"])) and (value := _number(match["value"])) is not None:
-            found[name].append(value)
-    sums = {name: sum(each) / (len(each) if name in AVERAGED else 1) for name, each in found.items()}
+        if match["name"] in read and (value := _number(match["value"])) is not None:
+            found[match["name"]].append(value)
+    told = {
+        name: next((found[each] for each in spellings if each in found), [])
+        for name, spellings in METRICS.items()
+    }
+    sums = {name: sum(each) / (len(each) if name in AVERAGED else 1) for name, each in told.items() if each}
     return {name: value for name, value in sums.items() if _is_finite(value)}
 
 

@@ -53,7 +53,7 @@ def _check(found: Memory) -> None:
 def metrics(data: bytes) -> None:
     """Finite numbers by names of ours."""
     found = engine_metrics.parse(data.decode(errors="replace"))
-    assert found.keys() <= set(engine_metrics.METRICS.values())
+    assert found.keys() <= set(engine_metrics.METRICS)
     assert all(math.isfinite(value) for value in found.values()), found
 
 
@@ -114,6 +114,6 @@ LOG_WORDS = (
 TARGETS = (
     Target("engine_log", log, logs, "lines", LOG_WORDS),
     Target("engine_account", account, accounts, "lines", LOG_WORDS, most_bytes=9000),
-    Target("engine_metrics", metrics, lambda: iter([PAGE]), "lines", tuple(engine_metrics.METRICS)),
+    Target("engine_metrics", metrics, lambda: iter([PAGE]), "lines", tuple(sorted(engine_metrics.KNOWN))),
     Target("samples", samples, lambda: iter([SAMPLED]), "lines", ("gpu:0", "power_w", "\t", "1e999")),
 )

@@ -1,0 +1,1 @@
+"""Versions: of vLLM, of the results of earlier days, of Python."""
