@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 BLOCK = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 IN_DOCS = BLOCK.findall((ROOT / "docs" / "gate.md").read_text())
-TEXTS = [path.read_text() for path in WORKFLOWS] + IN_DOCS
+GATE = ROOT / ".github" / "workflows" / "gate.yml"
+TEXTS = [GATE.read_text(), *IN_DOCS]
 
 
 def steps(text):
@@ -41,7 +42,7 @@ def commands(block):
 
 
 def test_there_is_one_and_the_docs_show_one():
-    assert len(WORKFLOWS) >= 1
+    assert GATE in WORKFLOWS
     assert len(IN_DOCS) >= 1
 
 
@@ -81,7 +82,7 @@ def test_the_gate_step_of_this_repository(tmp_path, pace, code):
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    (block,) = [step["run"] for step in steps(WORKFLOWS[0].read_text()) if step.get("name") == "Gate"]
+    (block,) = [step["run"] for step in steps(GATE.read_text()) if step.get("name") == "Gate"]
     block = block.replace("--metric memory_peak_bytes=10%", "")  # these runs have no samples
     summary = tmp_path / "summary.md"
     done = subprocess.run(

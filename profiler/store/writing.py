@@ -57,11 +57,16 @@ class RunWriter(Struct):
 
     @classmethod
     def reopen(cls, run: RunResult) -> RunWriter:
-        """Go on with an interrupted run; raises InputError while another process writes it.
+        """Go on with an interrupted run; raises InputError while another process writes it, and for one with
+        links in it, through which what is written would go elsewhere.
 
         Windows whose requests are damaged are no longer among its windows: they are held anew, which a note
         says, and the damaged file is kept.
         """
+        if link := next((each for each in run.folder.rglob("*") if each.is_symlink()), None):
+            raise InputError(
+                f"{run.folder} cannot be gone on with: {link.name} in it is a link; measure it anew"
+            )
         lock = _locked(run.folder)
         writer = cls(run.folder, load(run.folder).manifest, lock)
         writer._leave_damaged_out()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tools import audit
 
@@ -190,3 +193,17 @@ def test_it_is_part_of_make_check():
     makefile = (audit.ROOT / "Makefile").read_text()
     check = makefile.partition("\ncheck:")[2].partition("\n\n")[0]
     assert "tools.audit" in check
+
+
+def test_it_runs_in_ci_without_anything_installed():
+    workflow = yaml.safe_load((audit.ROOT / ".github" / "workflows" / "audit.yml").read_text())
+    [job] = workflow["jobs"].values()
+    assert "python -m tools.audit" in [step.get("run") for step in job["steps"]]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "import runpy, sys; sys.path.insert(0, '.'); import tools.audit"],
+        cwd=audit.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -334,3 +334,18 @@ def test_visible_text_says_what_it_hides_and_json_keeps_its_meaning():
 def _profile(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "profiler", *words]
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+def test_an_interrupted_run_with_links_in_it_is_not_gone_on_with(tmp_path):
+    """What is appended to ``engine.log`` would go to the file of somebody else's choice."""
+    window, records = make.steady(0, 0.0, requests=4)
+    make.writer(tmp_path, [(window, records)]).close()
+    [run] = store.find([tmp_path])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    (run.folder / "engine.log").symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"engine\.log in it is a link"):
+        store.RunWriter.reopen(run)
+    (run.folder / "engine.log").unlink()
+    store.RunWriter.reopen(run).close()
+    assert elsewhere.read_text() == "mine"
