@@ -102,7 +102,8 @@ def read_samples(path: Path | str) -> Any:
     )
     file = Path(path)
     content = file.read_bytes() if file.exists() else b""
-    content = content[: complete_bytes(content)]
+    # A row that is no text cannot even be told to the handler of invalid rows.
+    content = content[: complete_bytes(content)].decode(errors="replace").encode()
     if not content:
         return schema.empty_table()
     try:

@@ -6,6 +6,7 @@ is None.  Log figures have two decimals of a GiB.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from profiler.schema import Memory, Model, ModelFacts
 
 GIB = 1 << 30
+MOST = 1 << 62  # of bytes and tokens: a garbled line says more, and no file holds it
 PARTS = ("dense_bytes", "routed_expert_bytes", "shared_expert_bytes", "embedding_bytes")
 BESIDE = ("kv_resident_bytes", "torch_reserved_bytes", "runtime_bytes")
 
@@ -169,16 +171,21 @@ def _runtime(log: str) -> int | None:
 
 
 def _per_worker(pattern: re.Pattern[str], log: str) -> int | None:
-    """Mean over the workers that print it, in bytes."""
-    found = [float(next(filter(None, match.groups()))) for match in pattern.finditer(log)]
-    return round(sum(found) / len(found) * GIB) if found else None
+    """Mean over the workers that print it, in bytes; None where a line is garbled (two workers' in one)."""
+    told = [next(filter(None, match.groups())) for match in pattern.finditer(log)]
+    try:
+        found = [float(each) for each in told]
+    except ValueError:
+        return None
+    mean = sum(found) / len(found) * GIB if found else math.inf
+    return round(mean) if mean < MOST else None
 
 
 def _derived_kv_bytes(config: Mapping[str, str], facts: ModelFacts | None) -> int | None:
     tokens = _plain_tokens(config)
     if tokens is None or facts is None or config.get("cache_dtype") not in ("auto", "bfloat16", "float16"):
         return None
-    return tokens * facts.kv_bytes_per_token
+    return _times(tokens, facts.kv_bytes_per_token)
 
 
 def _plain_tokens(config: Mapping[str, str]) -> int | None:
@@ -187,18 +194,23 @@ def _plain_tokens(config: Mapping[str, str]) -> int | None:
 
 def _logged_tokens(log: str) -> int | None:
     match = _KV_TOKENS.search(log)
-    return int(match["tokens"].replace(",", "")) if match else None
+    return _number(match["tokens"].replace(",", "")) if match else None
 
 
 def _logged_blocks(log: str, config: Mapping[str, str]) -> int | None:
     match = _KV_BLOCKS.search(log)
-    return int(match["blocks"]) * (_whole(config, "block_size") or V0_BLOCK_TOKENS) if match else None
+    blocks = _number(match["blocks"]) if match else None
+    return _times(blocks, _whole(config, "block_size") or V0_BLOCK_TOKENS)
 
 
 def _whole(config: Mapping[str, str], name: str) -> int | None:
-    text = config.get(name, "")
-    return int(text) if text.isdigit() else None
+    return _number(config.get(name, ""))
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _times(one: int | None, factor: int | None) -> int | None:
-    return one * factor if one is not None and factor is not None else None
+    found = one * factor if one is not None and factor is not None else MOST
+    return found if found < MOST else None

@@ -14,6 +14,7 @@ from tests.fuzz import campaign
 from tests.fuzz.campaign import Standing
 from tests.fuzz.page import table
 from tests.fuzz.targets import TARGETS
+from tests.harden import page
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
         run = standing.runs[-1]
         print(f"{run.executions:,} executions in {run.seconds:.0f} s, {run.faults} faults", flush=True)
         campaign.keep(standings, TARGETS, "make fuzz")
+    page.write()
     record = msgspec.to_builtins(msgspec.json.decode(campaign.RECORD.read_bytes()))
     print(table(record))
     return int(any(standings[name].runs[-1].faults for name in given.target or TARGETS))

@@ -27,9 +27,8 @@ HOSTILE: tuple[Any, ...] = (
 )
 
 
-def mutate(target: Target, data: bytes, most: int, seed: int, raw: Raw) -> bytes:
+def mutate(target: Target, data: bytes, most: int, luck: random.Random, raw: Raw) -> bytes:
     """Another input like ``data``, of at most ``most`` bytes."""
-    luck = random.Random(seed)
     head, body = data[: target.head], data[target.head :]
     if target.head and luck.random() < 0.3:
         head = bytes(luck.randrange(256) for _ in range(target.head))

@@ -42,14 +42,14 @@ def lines(record: dict[str, Any]) -> list[str]:
     runs = [run for told in record["targets"].values() for run in told["runs"]]
     last = {name: told["runs"][-1]["faults"] for name, told in record["targets"].items()}
     open_ = [name for name, faults in last.items() if faults]
-    limits = record["limits"]
+    limits, states = record["limits"], len({run["commit"] for run in runs})
     return [
         "## Fuzzing",
         "",
         f"`{record['command']}`, last on {record['utc'][:10]}, Python {record['machine']['python']}, atheris "
         f"{record['machine']['atheris']}: {sum(run['executions'] for run in runs):,} executions in "
         f"{sum(run['seconds'] for run in runs) / 3600:.1f} hours of one process, over "
-        f"{len({run['commit'] for run in runs})} states of the code. A call may take {limits['call_s']} s, "
+        f"{states} state{'s' if states > 1 else ''} of the code. A call may take {limits['call_s']} s, "
         f"the process {limits['memory_mb']:,} MB. Whatever leaves a parser but a result or an expected error "
         "is a fault, and so is a result that breaks what is always true of one. The inputs that brought "
         "faults are in `tests/fuzz/found`; the normal suite tries them again.",
