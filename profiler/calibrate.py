@@ -13,6 +13,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -58,21 +59,23 @@ def calibrate(
     seconds: float = 2.0,
     tokens_per_answer: int = 64,
     worker: LoadWorker | None = None,
+    folder: Path | None = None,
 ) -> Calibration:
     """Measure the load generator at about this rate, in a steady window of at least ``seconds``.
 
     Answers are shorter than ``tokens_per_answer`` where they would take more than half a second.  Server and
     client get a core each where there are two.  Without a ``worker`` that already runs a load process is
-    started.  Raises LoadError when no steady window came about, EngineError when the metronome fails; nothing
-    it started outlives the call.
+    started.  Its requests are written to ``folder`` and removed; where none is given to one for temporary
+    files, where they stay when this process is killed.  Raises LoadError when no steady window came about,
+    EngineError when the metronome fails; nothing it started outlives the call.
     """
     if worker is not None:
         with worker.kept_to(_cores()[1]):
-            found = calibrate_worker(worker, chunks_per_s, concurrency, seconds, tokens_per_answer)
+            found = calibrate_worker(worker, chunks_per_s, concurrency, seconds, tokens_per_answer, folder)
         worker.calibrations.append((time.monotonic(), found))
         return found
     with load_process() as own:
-        return calibrate_worker(own, chunks_per_s, concurrency, seconds, tokens_per_answer)
+        return calibrate_worker(own, chunks_per_s, concurrency, seconds, tokens_per_answer, folder)
 
 
 def earlier(worker: LoadWorker, chunks_per_s: float, concurrency: int) -> Calibration | None:
@@ -86,13 +89,18 @@ def earlier(worker: LoadWorker, chunks_per_s: float, concurrency: int) -> Calibr
 
 
 def calibrate_worker(
-    worker: LoadWorker, chunks_per_s: float, concurrency: int, seconds: float, tokens_per_answer: int
+    worker: LoadWorker,
+    chunks_per_s: float,
+    concurrency: int,
+    seconds: float,
+    tokens_per_answer: int,
+    folder: Path | None = None,
 ) -> Calibration:
     """:func:`calibrate` with a load process that is already there (see :func:`load_process`)."""
     tokens = min(tokens_per_answer, max(2, round(chunks_per_s / concurrency * LONGEST_ANSWER_S)))
     law = steady_law(chunks_per_s, concurrency, tokens=tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/records.parquet"
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        path = f"{own}/records.parquet"
         with Metronome(law, core=_cores()[0], key=secrets.token_hex(16)) as server:
             window, truth = _held(server, worker, _job(server, concurrency, tokens, seconds, path))
         return summary(_seen(window, read_records(path), truth))  # the metronome, and its memory, are gone

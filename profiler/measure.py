@@ -304,7 +304,8 @@ def _calibrate(subjects: Sequence[Subject], worker: LoadWorker, show: Show) -> N
     if found is None:
         show.phase(subjects[0].name, "calibrating the load generator")
         try:
-            found = calibrate(rate, streams, seconds=CALIBRATION_S, worker=worker)
+            folder = subjects[0].writer.samples_path.parent
+            found = calibrate(rate, streams, seconds=CALIBRATION_S, worker=worker, folder=folder)
         except (ProfilerError, OSError) as error:
             note = (f"the client's own error is not known: {error}",)
     for subject in subjects:

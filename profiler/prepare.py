@@ -214,6 +214,7 @@ def resume(folder: Path) -> Plan:
     """
     run = store.load(folder)
     if run.manifest.status == "complete":
+        store.tidy(folder)
         raise InputError(f"{folder} is complete; nothing is left to resume")
     around = store.group(folder.absolute().parent, run.manifest.group)
     group = [each for each in around if each.manifest.status != "complete"]

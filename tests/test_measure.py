@@ -194,7 +194,7 @@ def test_the_clients_error_goes_into_the_manifest(subject, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "profiler.calibrate.calibrate",
-        lambda *rate, seconds, worker: asked.append((*rate, seconds, worker)) or FOUND,
+        lambda *rate, seconds, worker, folder: asked.append((*rate, seconds, worker)) or FOUND,
     )
     worker = LoadWorker()
     measure._calibrate([subject], worker, Quiet())
@@ -203,7 +203,7 @@ def test_the_clients_error_goes_into_the_manifest(subject, monkeypatch):
 
 
 def test_a_client_that_cannot_be_calibrated_fails_no_run(subject, monkeypatch):
-    def broken(*_, seconds, worker):
+    def broken(*_, seconds, worker, folder):
         raise LoadError("never steady")
 
     monkeypatch.setattr("profiler.calibrate.calibrate", broken)

@@ -371,7 +371,10 @@ def main(argv: list[str] | None = None) -> None:
     with socket.create_server((options.host, options.port), backlog=4096) as listener:
         listener.setblocking(False)
         server = _Server(settings, options.model, listener, os.environ.get(API_KEY_VARIABLE))
-        print(f"listening {listener.getsockname()[1]}", flush=True)  # noqa: T201 (whoever started us waits)
+        try:
+            print(f"listening {listener.getsockname()[1]}", flush=True)  # noqa: T201 (whoever started us waits)
+        except BrokenPipeError:  # it was killed meanwhile
+            return
         gc.freeze()
         gc.disable()
         server.serve()

@@ -25,6 +25,7 @@ from profiler.store.files import (
     ROUTING,
     SAMPLES,
     SUMMARY,
+    TABLES,
     TELEMETRY,
     part,
     replacing,
@@ -168,6 +169,9 @@ def tidy(folder: Path) -> None:
     """Remove from a sealed folder what a run only has while it goes on; a crash may have left some."""
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     (folder / JOURNAL).unlink(missing_ok=True)
+    for name in (MANIFEST, JOURNAL, *TABLES, SUMMARY):
+        for beside in folder.glob(f".{name}.*"):
+            beside.unlink(missing_ok=True)
 
 
 def _locked(folder: Path) -> int:
