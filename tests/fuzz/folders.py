@@ -60,12 +60,22 @@ def old(data: bytes) -> None:
 
 def table(data: bytes) -> None:
     """A table that is no longer what was written: refused, as far as it has no checksum by its own form."""
-    folder = fresh(store.REQUESTS, data).parent
+    folder = fresh(f"table/{store.REQUESTS}", data).parent
     manifest = folder / store.MANIFEST
     if not manifest.exists():
         manifest.write_bytes(OLD)
         (folder / store.TELEMETRY).write_bytes((sealed() / store.TELEMETRY).read_bytes())
     assert store.load(folder).requests.num_rows >= 0
+
+
+def journal(data: bytes) -> None:
+    """A run that was broken off: its requests lie in parts, its samples end anywhere."""
+    folder = fresh(f"broken/{store.JOURNAL}", data).parent
+    (folder / store.PARTS).mkdir(exist_ok=True)
+    (folder / store.PARTS / store.SAMPLES).write_bytes(b"1000\tgpu:0\tpower_w\t312.5\n2000\tgp")
+    run = store.load(folder)
+    assert run.samples.num_rows == 1
+    assert run.requests.num_rows == 0
 
 
 def kept_figures(data: bytes) -> None:
@@ -144,21 +154,21 @@ def _indices() -> Iterator[bytes]:
     yield msgspec.msgpack.encode([whole, entry])
 
 
-OLD = msgspec.json.encode(
-    {
-        key: value
-        for key, value in msgspec.to_builtins(
-            make.manifest("old", status="complete", schema_version=1)
-        ).items()
-        if key != "checksums"
-    }
-    | {"windows": [msgspec.to_builtins(make.window(0, 10.0, 12.0))]}
-)
+def _unsigned(**changes: Any) -> bytes:
+    """A manifest as version 1 wrote it."""
+    told = msgspec.to_builtins(make.manifest("old", schema_version=1, **changes))
+    told.pop("checksums", None)
+    return msgspec.json.encode(told)
+
+
+OLD = _unsigned(status="complete", windows=(make.window(0, 10.0, 12.0),))
+BROKEN = _unsigned()
 _ROWS: tuple[
     tuple[str, Callable[[bytes], None], Callable[[], Iterator[bytes]], Any, type[msgspec.Struct]], ...
 ] = (
     ("manifest", edited, _manifests, "json", Manifest),
     ("manifest_old", old, lambda: iter([OLD]), "json", Manifest),
+    ("journal", journal, lambda: iter([BROKEN]), "json", Manifest),
     ("sweep_record", sweep_record, _examples(Record, version=1), "json", Record),
     ("trial_record", trial_record, _examples(trials.Trial, version=1, looks_at=[1]), "json", trials.Trial),
     ("ruling", ruling, _examples(rulings.Record, schema_version=1), "json", rulings.Record),

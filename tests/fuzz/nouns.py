@@ -45,11 +45,11 @@ def scratch() -> Path:
 
 
 def fresh(name: str, content: bytes) -> Path:
-    """``content`` as a file of this name in one of 64 folders in turn: what the product remembers of a file
-    by its name and time is not taken for it."""
+    """``content`` as a file of this name (folders in it are made), in one of 64 folders in turn: what the
+    product remembers of a file by its name and time is not taken for it."""
     path = scratch() / str(next(_turns) % TURNS) / name
     if not path.parent.is_dir():
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
     path.write_bytes(content)
     return path
 

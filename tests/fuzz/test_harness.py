@@ -11,6 +11,7 @@ import pytest
 
 from tests.fuzz import campaign, page
 from tests.fuzz.campaign import Standing
+from tests.fuzz.keep import chosen
 from tests.fuzz.mutate import FORMS, toml
 from tests.fuzz.nouns import CORPUS, FOUND, Target
 from tests.fuzz.targets import TARGETS
@@ -69,6 +70,12 @@ def test_changed_trees_still_parse(seed):
         tomllib.loads(body.decode())
     config = next(iter(TARGETS["config"].seeds()))
     json.loads(FORMS["json"](config, luck, ("model_type",)) or b"0")
+
+
+def test_of_a_grown_corpus_what_runs_most_lines_is_kept():
+    target = TARGETS["terms"]
+    seed, other = next(iter(target.seeds())), b"owned = 5"
+    assert chosen(target, [seed, other, b"owned = 57", b"price = 'x"]) == [other]
 
 
 def test_what_is_kept_is_small_and_belongs_to_a_target():
