@@ -21,6 +21,8 @@ from profiler.workload import Plan, PlannedRequest
 PROBE_INPUT_TOKENS = 8
 PROBE_OUTPUT_TOKENS = 2
 BODY_CHARS = 200
+BUSY = (429, 502, 503, 504)
+AGAIN_AFTER_S = 1.0
 
 
 class _Listed(Struct):
@@ -53,6 +55,9 @@ async def _probe(endpoint: Endpoint, timeout_s: float) -> Endpoint:
     refusal = ""
     for variant in _variants(endpoint):
         exchange, answer = await _ask(variant, target, timeout_s)
+        if _passes(exchange):
+            await asyncio.sleep(AGAIN_AFTER_S)
+            exchange, answer = await _ask(variant, target, timeout_s)
         outcome, error = judge(exchange, answer, variant)
         if outcome in ("ok", "short") and _takes_prompt(variant, answer):
             return msgspec.structs.replace(variant, returns_ids=answer.has_ids)
@@ -62,6 +67,12 @@ async def _probe(endpoint: Endpoint, timeout_s: float) -> Endpoint:
             raise InputError(_why_not(endpoint, f"{outcome}: {error}"))
         refusal = NO_COUNT if error == NO_COUNT else refusal or f"{outcome}: {error}"
     raise InputError(_why_not(endpoint, refusal))
+
+
+def _passes(exchange: Exchange) -> bool:
+    """Whether what went wrong may be over in a moment and says nothing of how the server talks: to fall back
+    to a way that measures less would last for the whole run."""
+    return exchange.failure == "reset" or exchange.status in BUSY
 
 
 def _why_not(endpoint: Endpoint, refusal: str) -> str:
@@ -111,6 +122,11 @@ def _refuse_bad_answer(endpoint: Endpoint, exchange: Exchange) -> None:
     if exchange.status in (401, 403):
         key = "the API key was refused" if endpoint.api_key else "an API key is needed"
         raise InputError(f"{url}: {key} (HTTP {exchange.status}); name the variable that holds the right one")
+    if exchange.status in BUSY:
+        raise InputError(
+            f"{url} does not serve now: GET /models gave HTTP {exchange.status}; it is busy, or not up yet, "
+            "or what stands before it has no server: try again"
+        )
     if exchange.status != 200:
         hint = "" if url.rstrip("/").endswith("/v1") else "; such addresses usually end in /v1"
         raise InputError(

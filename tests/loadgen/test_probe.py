@@ -212,3 +212,26 @@ def test_server_whose_tokens_cannot_be_counted_is_refused(server, protocol):
     message = refusal(msgspec.structs.replace(server(answer), protocol=protocol))
     assert "neither returns token ids nor usage: its tokens cannot be counted" in message
     assert "stream_options.include_usage" in message
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_server_that_is_busy_once_is_asked_again_in_the_same_way(server, status):
+    asked = []
+
+    def answer(path, _, request):
+        if path.endswith("/models"):
+            return 200, MODELS
+        asked.append(request)
+        if len(asked) == 1:
+            return status, {"error": {"message": "not now"}}
+        usage = {"prompt_tokens": 8, "completion_tokens": 2}
+        return 200, stream({"token_ids": [5]}, {"token_ids": [6], "finish_reason": "length"}, usage=usage)
+
+    assert probe_endpoint(server(answer)).prompt == "ids"
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_one_that_does_not_serve_now_is_not_called_no_server(server, status):
+    with pytest.raises(InputError, match=f"does not serve now: .*HTTP {status}.*try again"):
+        probe_endpoint(server(lambda *_: (status, {})))
