@@ -9,13 +9,15 @@ Exit codes: 0 done; 1 a gate or claim failed, or more requests than --max-failed
 from __future__ import annotations
 
 import errno
+import os
 import sys
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from profiler import without_pandas
+from profiler import secret, without_pandas
 from profiler.cli import (
     catalog,
     claims,
@@ -33,6 +35,7 @@ from profiler.cli import (
     terminal,
     tokens,
     trials,
+    verify,
     view,
 )
 from profiler.cli.base import INTERRUPTED, at_hand, say, write
@@ -40,7 +43,7 @@ from profiler.errors import EngineError, ProfilerError
 
 # Their words for runs may be addresses (s3://…), which are read from a copy on this machine.
 READS = {"claims", "compare", "cost", "export", "frontier", "gate", "plan", "plot", "report", "tokens"}
-READS |= {"view"}
+READS |= {"verify", "view"}
 
 
 ADVICE = {
@@ -77,6 +80,7 @@ def entry() -> None:
     terminal.settle_streams()
     terminal.catch_signals()
     without_pandas.keep_out()
+    sys.excepthook = _say_fault
     try:
         code = app(standalone_mode=False)  # Ctrl-C comes back as 130, not as an exception
         if code == INTERRUPTED:
@@ -84,22 +88,34 @@ def entry() -> None:
         sys.stdout.flush()
         sys.exit(code or 0)
     except ProfilerError as error:
-        say(f"error: {error}")
+        _say_error(f"error: {error}")
         if isinstance(error, EngineError):
             for line in error.log_lines:
-                say(f"  | {line}")
+                _say_error(f"  | {line}")
         sys.exit(error.exit_code)
     except typer.TyperException as error:  # a word typer cannot parse; most can say of which option
-        say(f"error: {getattr(error, 'format_message', error.__str__)()}")
+        _say_error(f"error: {getattr(error, 'format_message', error.__str__)()}")
         sys.exit(2)
     except OSError as error:  # a full disk, a folder taken away: what was finished is on disk
-        say(f"error: {error}{ADVICE.get(error.errno or 0, '')}")
+        _say_error(f"error: {error}{ADVICE.get(error.errno or 0, '')}")
         sys.exit(ProfilerError.exit_code)
     except KeyboardInterrupt:  # before a command had begun, or after
         say("interrupted")
         sys.exit(INTERRUPTED)
     finally:
         terminal.be_deaf()
+
+
+def _say_error(text: str) -> None:
+    """Whatever it quotes, no credential is in it."""
+    say(secret.without(text, secret.values(os.environ)))
+
+
+def _say_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A fault of ours: its traceback, which quotes what it stumbled over."""
+    import traceback
+
+    _say_error("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 
 def _version(wanted: bool) -> None:
@@ -124,6 +140,7 @@ app.command()(run.resume)
 app.command("compare")(compare.compare_runs)
 app.command(context_settings=TAKES_MORE)(cost.cost)
 app.command(cls=gate.Command)(gate.gate)
+app.command()(verify.verify)
 app.command()(export.export)
 app.command(context_settings=TAKES_MORE)(plan.plan)
 app.command(context_settings=TAKES_MORE)(frontier.frontier)

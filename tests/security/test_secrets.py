@@ -332,10 +332,30 @@ def test_addresses_with_secrets_are_refused_without_being_repeated(tmp_path):
         ["compare", f"s3://bucket/runs?X-Amz-Signature={canaries.SIGNATURE}"],
         ["sweep", str(wrong), "--ray", f"ray://{user}@head.invalid:10001"],
         ["compare", str(tmp_path / "nothing")],
+        [*run, f"--api-key={canaries.API_KEY}"],
+        ["import", "nothing.json", "--gpus", f"https://{user}@host.invalid"],
     ]
     done = one_after_another(words, tmp_path)
     ends = [line for line in done.stderr.splitlines() if line.startswith("exit ")]
     assert ends == [f"exit 2 of {each[0]} {each[1][:7]}" for each in words], done.stderr
+
+
+def test_a_fault_of_ours_shows_where_it_was_and_no_secret(tmp_path):
+    code = """
+import os
+from profiler import cli
+def broken(**_):
+    raise RuntimeError("https://me:password@host " + os.environ["OPENAI_API_KEY"])
+cli.app = broken
+cli.entry()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment(tmp_path)
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert f"RuntimeError: https://{secret.HIDDEN}@host {secret.HIDDEN}" in done.stderr
+    assert not canaries.seen(done.stderr)
 
 
 # ------------------------------------------------------------------------------------------------- the parts
