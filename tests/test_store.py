@@ -50,6 +50,17 @@ def test_the_requests_of_a_window_cut_short_are_kept_and_its_number_is_not_given
     assert [point.requests_ok for point in metrics.points(found)] == [100]
 
 
+def test_sealing_takes_a_window_after_another(tmp_path):
+    """What a run of hours has measured does not fit into memory twice."""
+    import pyarrow.parquet as pq
+
+    run = make.writer(tmp_path, [make.steady(index, 10.0 + 20 * index) for index in range(8)])
+    table = store.load(run.folder).requests
+    run.seal()
+    assert pq.ParquetFile(run.folder / store.REQUESTS).metadata.num_row_groups == 8
+    assert store.load(run.folder).requests.equals(table)
+
+
 def test_a_note_is_kept_once_and_after_the_engines_own(tmp_path):
     run = make.writer(tmp_path, [])
     run.note("first")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -67,8 +67,14 @@ class RunResult(Struct, frozen=True, dict=True):
 
         if self.is_sealed:
             return self._read(REQUESTS)
-        tables = [self._read(part(each.index)) for each in on_disk(self.manifest)]
-        return pa.concat_tables(tables) if tables else requests_schema().empty_table()
+        return pa.concat_tables(self.parts())
+
+    def parts(self) -> Iterator[Any]:
+        """The requests of a run that is not sealed, a table a window; an empty one where none was held."""
+        held = on_disk(self.manifest)
+        yield from (self._read(part(each.index)) for each in held)
+        if not held:
+            yield requests_schema().empty_table()
 
     @cached_property
     def routing(self) -> Any | None:

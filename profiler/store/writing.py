@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +154,7 @@ class RunWriter(Struct):
     def seal(self) -> None:
         """Merge the parts and rename the manifest into place; the last act of a whole run."""
         result = RunResult(self.folder, self.manifest)
-        _write_table(self.folder / REQUESTS, result.requests)
+        _write_tables(self.folder / REQUESTS, result.parts())
         _write_table(self.folder / TELEMETRY, result.samples)
         files = checksums.of_folder(self.folder, without=(PARTS, JOURNAL, MANIFEST, SUMMARY))
         self.update(status="complete", checksums=Checksums(files=files))
@@ -186,7 +188,14 @@ def _locked(folder: Path) -> int:
 
 
 def _write_table(path: Path, table: Any) -> None:
+    _write_tables(path, iter([table]))
+
+
+def _write_tables(path: Path, tables: Iterator[Any]) -> None:
+    """All of them, at least one, as one; never all of them in memory."""
     import pyarrow.parquet as pq
 
-    with replacing(path) as beside:
-        pq.write_table(table, beside, compression="zstd")
+    first = next(tables)
+    with replacing(path) as beside, pq.ParquetWriter(beside, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
