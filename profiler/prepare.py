@@ -19,7 +19,6 @@ from profiler.host_facts import differences
 from profiler.loadgen.files import most_connections
 from profiler.loadgen.worker import LoadWorker
 from profiler.schema import Endpoint, Gpu, Host, Model, Price
-from profiler.secret import is_secret
 from profiler.settings import EngineSettings, Scenario, Search
 from profiler.store import RunResult
 
@@ -381,13 +380,6 @@ def price_of(text: str | None, gpus: tuple[Gpu, ...]) -> Price | None:
 def without_secrets(settings: EngineSettings) -> EngineSettings:
     """The settings as they may stand in a manifest: tokens, keys and URLs with such in them are left out, not
     masked, so that a resumed run takes them from the environment again."""
-    return msgspec.structs.replace(settings, env=_safe(settings.env), args=_safe(settings.args))
-
-
-def _safe(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in values.items() if isinstance(value, bool) or not is_secret(name)}
-    return {
-        name: _safe(value) if isinstance(value, dict) else value
-        for name, value in kept.items()
-        if isinstance(value, dict) or not secret.has(str(value))
-    }
+    return msgspec.structs.replace(
+        settings, env=secret.left_out(settings.env), args=secret.left_out(settings.args)
+    )

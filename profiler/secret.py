@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 HIDDEN = "***"
 LEAST_CHARS = 6  # what is shorter is no secret, and hiding it would hide much else
@@ -70,6 +71,16 @@ def without(text: str, known: Iterable[str | None] = ()) -> str:
 def has(text: str) -> bool:
     """Whether a text shows a secret by its shape."""
     return without(text) != text
+
+
+def left_out(args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments or variables without those that hold a credential, by name or by shape, at any depth."""
+    kept = {name: value for name, value in args.items() if isinstance(value, bool) or not is_secret(name)}
+    return {
+        name: left_out(value) if isinstance(value, dict) else value
+        for name, value in kept.items()
+        if isinstance(value, dict) or not has(str(value))
+    }
 
 
 def _hidden_if_secret(found: re.Match[str]) -> str:
