@@ -29,7 +29,7 @@ MARK = "PROFILER_HARDEN_MARK"
 COMMAND = (
     *("run", "--scenario", "smoke", "--json"),
     *("--set", "load.concurrency=2,4", "--set", "measure.repeats=1", "--set", "measure.min_requests=0"),
-    *("--set", "measure.window_s=1.5", "--set", "measure.warmup_s=1.2", "--set", "measure.max_window_s=3"),
+    *("--set", "measure.window_s=2.5", "--set", "measure.warmup_s=1.2", "--set", "measure.max_window_s=4"),
     *("--set", "timeouts.connect_s=2", "--set", "timeouts.first_token_s=2", "--set", "timeouts.gap_s=2"),
 )
 FAULTS_FILE = "faults.json"

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from tests.harden.cell import Live
 from tests.harden.nouns import SIMULATED, Case, Expect, Fault, Phase
 from tests.harden.rows_server import (
+    ALL_ALONG,
     HASTY,
     NOTHING_ASKED,
     NOTHING_BUT,
     ONCE_IN_5,
+    TO_THE_END_S,
     TOO_MANY,
-    attached,
     bad_answers,
     given_up,
     now_and_then,
@@ -25,7 +26,7 @@ from tests.harden.rows_server import (
     well,
 )
 
-FINE = Expect(code=0, says=None, status="complete", windows=2, outcomes=frozenset())
+FINE = Expect(code=0, says=None, status="complete", windows=2, outcomes=frozenset(), within_s=TO_THE_END_S)
 AT_THE_START = "a connection that stands asks for no name and no certificate; new ones fail as *refused* does"
 # A relay that speaks TLS with a throwaway certificate: port of the server, files of key and certificate.
 RELAY = """
@@ -137,8 +138,8 @@ def _gone(says: str, *, stopped: bool) -> dict[Phase, Case | str]:
 
     def struck(windows: int) -> Case:
         if stopped:  # what was under way runs into its time limits: data
-            window = Expect(code=1, says=TOO_MANY, status="complete", windows=2)
-            lost = Expect(code=4, says=says, status="failed", within_s=45)
+            window = Expect(code=1, says=TOO_MANY, status="complete", windows=2, within_s=TO_THE_END_S)
+            lost = Expect(code=4, says=says, status="failed", within_s=TO_THE_END_S)
             return Case(engine=(), prepare=_theirs, strike=strike, expect=window if windows else lost)
         lost = Expect(code=4, says=says, status="failed", windows=windows, resumes=True)
         return Case(engine=(), prepare=_theirs, strike=strike, mend=mend, expect=lost)
@@ -165,8 +166,7 @@ def only_at_start(prepare: Callable[[Live], None], says: str) -> dict[Phase, Cas
 
 
 def all_along(case: Case) -> dict[Phase, Case | str]:
-    reason = "it holds from the start to the end: one run shows all phases"
-    return {"start": case, "warm-up": reason, "window": reason, "shutdown": reason}
+    return {"start": case, "warm-up": ALL_ALONG, "window": ALL_ALONG, "shutdown": ALL_ALONG}
 
 
 def wire(name: str, does: str, cases: dict[Phase, Case | str]) -> Fault:
@@ -176,12 +176,15 @@ def wire(name: str, does: str, cases: dict[Phase, Case | str]) -> Fault:
 def _hangs_up() -> dict[Phase, Case | str]:
     """The next request meets the closed connection, or sees it before it goes out."""
     fault = {"kind": "hang_up", "every": 5}
-    some = Case(strike=switch(fault), expect=Expect(code=(0, 1), says=None, status="complete", windows=2))
+    some = Case(
+        strike=switch(fault),
+        expect=Expect(code=(0, 1), says=None, status="complete", windows=2, within_s=TO_THE_END_S),
+    )
     return {
-        "start": Case(engine=(), prepare=attached(fault), expect=some.expect),
-        "warm-up": some,
-        "window": some,
-        "shutdown": NOTHING_ASKED,
+        "start": some,
+        "warm-up": ALL_ALONG,
+        "window": ALL_ALONG,
+        "shutdown": ALL_ALONG,
     }
 
 
