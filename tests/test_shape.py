@@ -32,7 +32,7 @@ RANKS = [
     {"split", "scores", "tokens", "index"},
     {"cost", "replicas"},
     {"prepare", "comparison", "doctor", "importing"},
-    {"manifest", "plan", "gate", "frontier", "exporting", "kept_engine"},
+    {"bundle", "manifest", "plan", "gate", "frontier", "exporting", "kept_engine"},
     {"subject", "claims", "pace"},
     {"measure", "charts"},
     {"report"},
@@ -54,7 +54,7 @@ MEASURE = {
     "doctor",
     "workload",
 }
-MEASURE |= {"cluster", "pace", "sweep", "kept_engine"}
+MEASURE |= {"bundle", "cluster", "pace", "sweep", "kept_engine"}
 MEASURE |= {"nvml", "baselines", "warming", "manifest", "ceilings", "routing_pass", "subject"}
 READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
 READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
