@@ -83,7 +83,8 @@ def _due(told: Told) -> float:
 def _wrong(told: Told, zero: float) -> str | None:
     """Why a request cannot have been; NaN fails every comparison."""
     times = (_due(told), told.sent, *told.tokens, *(told.ends or ()))
-    if not all(0 <= each - zero <= MAX_SPAN_S for each in (*times, told.done or told.sent)):
+    ended = told.sent if told.done is None else told.done
+    if not all(0 <= each - zero <= MAX_SPAN_S for each in (*times, ended)):
         return "its times are no times of one run"
     if any(later < earlier - ROUNDING_S for earlier, later in pairwise(times)):
         return "its times run backwards"

@@ -20,6 +20,7 @@ from profiler.schema import SCHEMA_VERSION, Manifest, Window
 from profiler.store.files import JOURNAL, MANIFEST, PARTS, REQUESTS, ROUTING, SAMPLES, TABLES, TELEMETRY, part
 
 _AMONG = "_found_with"
+MOST_NS = 1 << 62  # a century and a half; a column of a table holds no more
 
 
 def on_disk(manifest: Manifest) -> list[Window]:
@@ -142,11 +143,19 @@ def _decode(file: Path) -> Manifest:
         if type(version) is not int or version < 1:
             raise damaged(file.parent, f"{file.name} has schema version {version!r}")
         integrity.check_manifest(file, document)
-        return msgspec.json.decode(raw, type=Manifest)
+        found = msgspec.json.decode(raw, type=Manifest)
+        for window in on_disk(found):
+            if not all(abs(each or 0) < MOST_NS for each in _times(window)):
+                raise damaged(file.parent, f"{file.name}: the times of window {window.index} are none")
+        return found
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(file.parent, f"{file.name} cannot be read ({error})") from None
+
+
+def _times(window: Window) -> tuple[int | None, ...]:
+    return window.opened_ns, window.steady_start_ns, window.steady_end_ns, window.closed_ns
 
 
 def faults(folder: Path) -> list[InputError]:

@@ -58,6 +58,14 @@ def old(data: bytes) -> None:
     assert run.requests.num_rows == 3
 
 
+def measured(data: bytes) -> None:
+    """The same as figures: what a manifest without checksums says of a run may be anything."""
+    folder = fresh(store.MANIFEST, data).parent
+    _beside(folder)
+    for each in figures.of_run(store.load(folder)):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(each), type=figures.Figures)
+
+
 def table(data: bytes) -> None:
     """A table that is no longer what was written: refused, as far as it has no checksum by its own form."""
     folder = fresh(f"table/{store.REQUESTS}", data).parent
@@ -168,6 +176,7 @@ _ROWS: tuple[
 ] = (
     ("manifest", edited, _manifests, "json", Manifest),
     ("manifest_old", old, lambda: iter([OLD]), "json", Manifest),
+    ("figures", measured, lambda: iter([OLD]), "json", Manifest),
     ("journal", journal, lambda: iter([BROKEN]), "json", Manifest),
     ("sweep_record", sweep_record, _examples(Record, version=1), "json", Record),
     ("trial_record", trial_record, _examples(trials.Trial, version=1, looks_at=[1]), "json", trials.Trial),
