@@ -1,6 +1,8 @@
 """kill −9 at random moments of ``profile run``, ``profile resume`` and sealing: what is lost, what stays.
 
-    python -m tests.harden.kill [MOMENTS] [--jobs 2] [--seed 0]
+    python -m tests.harden.kill [MOMENTS] [--jobs 2] [--seed 0] [--log FILE] [--seconds S]
+
+With a log it goes on where it stopped: after --seconds no further moment is begun.
 
 Real: the command line from ``profiler.__main__`` on, the engine's server, load generator and sampler as
 processes of their own, the folders, the signal.  Not real: the process is forked from one that has imported
@@ -13,9 +15,10 @@ one from all changes the process makes to the disk and two from those of sealing
 before the change (an audit hook counts renames, removals and new folders).
 
 Writes docs/reliability/kill.json:
-    {"command", "utc", "machine": {"cores", "python"}, "seed", "took_s", "moments", "failed",
+    {"command", "utc", "machine": {"cores", "python"}, "seed", "life_s", "moments", "failed",
      "kinds": {kind: {"moments", "ended_before", "begun", "windows_kept", "requests_kept", "failures": […]}}}
-``ended_before``: the process was done by that moment; ``begun``: lives in which something was in the folder.
+``life_s``: what one takes on average, looked over and completed.  ``ended_before``: the process was done by
+that moment; ``begun``: lives that had a finished window.
 """
 
 from __future__ import annotations
@@ -71,6 +74,8 @@ MARK = "PROFILER_KILL_MARK"
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "docs/reliability/kill.json"
 LIFE_S, GONE_S = 90.0, 15.0
+FEW = 10  # are not worth a second run that nothing strikes
+LONG = 200  # so many moments are worth a record
 
 
 class Moment(NamedTuple):
@@ -333,7 +338,9 @@ def _lost(when: str, before: Kept, after: Kept) -> Iterator[str]:
 
 def tried(moment: Moment, known: Measured, folder: Path) -> dict[str, Any]:
     """What came of a moment, for the record."""
-    found: dict[str, Any] = {"kind": moment.kind, "ended_before": False, "windows": 0, "requests": 0}
+    found: dict[str, Any] = {"number": moment.number, "kind": moment.kind, "ended_before": False}
+    found |= {"windows": 0, "requests": 0}
+    began_s = time.monotonic()
     try:
         life, before, over = struck(moment, known, folder)
         held = kept(folder / "out")
@@ -346,6 +353,7 @@ def tried(moment: Moment, known: Measured, folder: Path) -> dict[str, Any]:
     if "Traceback" in said:
         failures.append("a traceback was printed: " + said[-300:])
     found["failures"] = [where + each.replace(str(folder), "…") for each in failures]
+    found["took_s"] = time.monotonic() - began_s
     if failures and (keep := os.environ.get("KILL_KEEP")):
         shutil.copytree(folder, f"{keep}/{moment.number}", dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -360,30 +368,38 @@ def drawn(number: int, seed: int) -> list[Moment]:
     return [Moment(n, TURN[n % len(TURN)], chance.random()) for n in range(number)]
 
 
-def all_tried(moments: Sequence[Moment], jobs: int) -> list[dict[str, Any]]:
-    """In so many processes, forked from this one."""
+def all_tried(moments: Sequence[Moment], jobs: int, log: Path, seconds: float) -> list[dict[str, Any]]:
+    """In so many processes, forked from this one; those that the log has are not tried again."""
     _import_all()
+    done = {each["number"] for each in _read(log)}
+    left = [each for each in moments if each.number not in done]
+    began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="profiler-kill-") as scratch:
         known = measured(Path(scratch, "whole"))
-        known = known._replace(run_s=min(known.run_s, measured(Path(scratch, "again")).run_s))
+        if len(left) > FEW:
+            known = known._replace(run_s=min(known.run_s, measured(Path(scratch, "again")).run_s))
         pids = []
         for job in range(jobs):
             if not (pid := os.fork()):
-                with Path(scratch, f"found-{job}").open("w") as file:
-                    for moment in moments[job::jobs]:
-                        found = tried(moment, known, Path(scratch, str(moment.number)))
-                        file.write(json.dumps(found) + "\n")
-                        file.flush()
-                        for line in found["failures"]:
-                            print(line, flush=True)
+                for moment in left[job::jobs]:
+                    if time.monotonic() - began_s < seconds:
+                        _note(log, tried(moment, known, Path(scratch, str(moment.number))))
                 os._exit(0)
             pids.append(pid)
         for pid in pids:
             os.waitpid(pid, 0)
-        files = [Path(scratch, f"found-{job}") for job in range(jobs)]
-        lines = [line for file in files for line in file.read_text().splitlines()]
-    assert len(lines) == len(moments), "a process that strikes ended before its time"
-    return [json.loads(line) for line in lines]
+    return _read(log)
+
+
+def _note(log: Path, found: dict[str, Any]) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(found) + "\n")
+    for line in found["failures"]:
+        print(line, flush=True)
+
+
+def _read(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def _import_all() -> None:
@@ -396,7 +412,7 @@ def _import_all() -> None:
     assert page
 
 
-def record(found: Sequence[dict[str, Any]], command: str, seed: int, took_s: float) -> dict[str, Any]:
+def record(found: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
     kinds = {}
     for kind in WORDS:
         own = [each for each in found if each["kind"] == kind]
@@ -409,11 +425,11 @@ def record(found: Sequence[dict[str, Any]], command: str, seed: int, took_s: flo
             "failures": [line for each in own for line in each["failures"]],
         }
     return {
-        "command": command,
+        "command": f"python -m tests.harden.kill {len(found)}" + f" --seed {seed}" * bool(seed),
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "seed": seed,
-        "took_s": round(took_s),
+        "life_s": round(sum(each["took_s"] for each in found) / len(found), 1),
         "moments": len(found),
         "failed": sum(bool(each["failures"]) for each in found),
         "kinds": kinds,
@@ -433,8 +449,8 @@ def lines(record: dict[str, Any]) -> list[str]:
         "## Killed at any moment",
         "",
         f"`{record['command']}`, {record['utc']}, {machine['cores']} cores, Python {machine['python']}: "
-        f"kill −9 at {record['moments']} moments drawn with seed {record['seed']}, {record['took_s']} s, "
-        f"{record['failed']} failed.",
+        f"kill −9 at {record['moments']} moments drawn with seed {record['seed']}, "
+        f"{record['life_s']} s each, {record['failed']} failed.",
         "",
         "Each is a run of two models, two loads, two repeats, struck once. Afterwards: no process, temporary",
         "file or shared memory of it is left; no folder has a `manifest.json` that is not whole, by its",
@@ -462,13 +478,18 @@ def main() -> int:
     parser.add_argument("moments", nargs="?", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2, help="lives at a time")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=Path, help="what is done so far, a line each")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     asked = parser.parse_args()
-    began_s = time.monotonic()
-    found = all_tried(drawn(asked.moments, asked.seed), asked.jobs)
-    command = f"python -m tests.harden.kill {asked.moments}" + f" --seed {asked.seed}" * bool(asked.seed)
-    made = record(found, command, asked.seed, time.monotonic() - began_s)
-    print("\n".join(lines(made)[4:]))
-    if asked.moments >= 200:
+    with tempfile.TemporaryDirectory() as folder:
+        log = asked.log or Path(folder, "log")
+        found = all_tried(drawn(asked.moments, asked.seed), asked.jobs, log, asked.seconds)
+    if len(found) < asked.moments:
+        print(f"{len(found)} of {asked.moments} moments so far")
+        return 3
+    made = record(found, asked.seed)
+    print("\n".join(lines(made)[2:]))
+    if asked.moments >= LONG:
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps(made, indent=1) + "\n")
     return int(made["failed"] > 0)
