@@ -187,6 +187,8 @@ def _cells(row: dict[Any, Any], path: Path, line: int) -> dict[str, str]:
 def _row(row: dict[str, str], sizes: Sequence[float], path: Path, line: int) -> Score:
     unit = _unit(row, sizes, path, line)
     value = _number_in(row, "score", path, line) or 0.0
+    if value < 0 and unit in ("frac", "percent"):
+        raise InputError(f"{path}, line {line}: {value:g} is no {unit}: a share is not below 0")
     low, high, n = (_number_in(row, name, path, line) for name in ("low", "high", "n"))
     if (low is None) != (high is None):
         raise InputError(f"{path}, line {line}: an interval has both ends, low and high")
