@@ -16,6 +16,7 @@ import numpy as np
 
 from profiler.engines.metronome_law import Settings
 from profiler.engines.truth import Metronome, Truth
+from profiler.errors import ProfilerError
 from tests.harden.soak_watch import below
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +106,8 @@ def hold(plan: Plan, folder: Path, metronome: Metronome | None, engine: dict[str
         if process.poll() is None:
             process.kill()
             process.wait()
+    if code not in (0, 1):
+        raise ProfilerError(f"the run ended with {code}: {' '.join(follower.lines[-3:])}")
     time.sleep(1.0)
     left = [role for pid, role in below(os.getpid()) if metronome is None or pid != metronome.pid]
     seconds = time.monotonic() - began_s - 1.0

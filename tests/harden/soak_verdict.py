@@ -103,22 +103,23 @@ def counted(cycles: Sequence[Sequence[int]], steady: Sequence[Sequence[int]]) ->
 
     ``quiet``: the fewest of the first half of the windows and of the second: what is held when nothing is
     under way, if a look fell on such a moment.  ``steady``: the middle of the windows' usual counts, of each
-    half.  ``grew``: either by what a leak of one in every second window would come to.  ``alike``: of how
-    many windows the count at the end was that at the beginning.
+    half.  ``grew``: either by what a leak of one in every second window would come to; None of few windows.
+    ``alike``: of how many windows the count at the end was that at the beginning.
     """
     fewest = [min(each) for each in cycles if len(each)]
     usual = [int(median(each)) for each in steady if len(each)]
     half, middle = len(fewest) // 2, len(usual) // 2
     quiet = [min(fewest[:half]), min(fewest[half:])] if half else fewest
     levels = [median(usual[:middle]), median(usual[middle:])] if middle else usual
-    room = max(1.0, len(fewest) / 4)
+    room = len(fewest) / 4
+    grew = any(pair[-1] - pair[0] >= room for pair in (quiet, levels) if len(pair) > 1)
     return {
         "windows": len(fewest),
         "quiet": quiet,
         "steady": levels,
         "most": max((max(each) for each in cycles if len(each)), default=None),
         "alike": [sum(each[0] == each[-1] for each in steady if len(each)), len(usual)],
-        "grew": any(pair[-1] - pair[0] >= room for pair in (quiet, levels) if len(pair) > 1),
+        "grew": grew if len(fewest) >= FEWEST_BLOCKS else None,
     }
 
 

@@ -83,6 +83,7 @@ def test_a_descriptor_a_window_is_seen_and_those_in_use_are_not():
     assert held()["steady"] == [76, 76]
     assert held(leak_every=1)["grew"]
     assert held(leak_every=2)["grew"]
+    assert counted(BUSY[:4], BUSY[:4])["grew"] is None
 
 
 def test_a_series_is_thinned_to_its_ends():
