@@ -6,6 +6,7 @@ Needs atheris (``make fuzz`` installs it).  Exit code 1 where a target has a fau
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 
 import msgspec
@@ -27,6 +28,8 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := [name for name in given.target if name not in TARGETS]:
         parser.error(f"no such target: {', '.join(unknown)} (there are: {', '.join(TARGETS)})")
+    if importlib.util.find_spec("atheris") is None:
+        parser.error("atheris is not installed here; `make fuzz` does that")
     limits = [f"-max_total_time={given.seconds}"] if given.runs is None else [f"-runs={given.runs}"]
     standings = {} if given.fresh else campaign.before()
     for name in given.target or TARGETS:
