@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from profiler import store
+from profiler import disk, store
 from profiler.errors import InputError, StoreError
 from profiler.storage.nouns import Found, holder
 
@@ -59,7 +59,8 @@ class LocalHome:
             return
         sealed(folder)
         try:
-            if self.read(f"{folder.name}/{store.MANIFEST}") != (folder / store.MANIFEST).read_bytes():
+            is_here = self.read(f"{folder.name}/{store.MANIFEST}") == (folder / store.MANIFEST).read_bytes()
+            if not is_here or store.faults(target):
                 self._bring(folder, target)
             shutil.rmtree(folder)
         except OSError as error:
@@ -70,8 +71,11 @@ class LocalHome:
         beside = self.scratch / INCOMING / f"{folder.name}.{os.getpid()}"
         try:
             shutil.copytree(folder, beside, dirs_exist_ok=True)
+            sealed(beside)
+            disk.sync_all(beside)
             shutil.rmtree(target, ignore_errors=True)
             os.replace(beside, target)
+            disk.sync(self.scratch)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -90,10 +94,8 @@ def write_whole(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}") from None
-    with store.replacing(path) as beside, beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with store.replacing(path) as beside:
+        beside.write_bytes(content)
 
 
 @contextmanager
@@ -125,9 +127,11 @@ def locked_patiently(path: Path) -> Iterator[None]:
 
 
 def sealed(folder: Path) -> None:
-    """Raises StoreError for a folder that is no sealed run."""
+    """Raises StoreError for a folder that is no sealed run, or not what was sealed."""
     if not (folder / store.MANIFEST).is_file():
         raise StoreError(f"{folder} is not whole: it has no {store.MANIFEST}")
+    for fault in store.faults(folder):
+        raise StoreError(str(fault))
 
 
 def grouped(folder: Path, groups: Collection[str]) -> list[Found]:

@@ -132,3 +132,20 @@ def test_the_same_address_has_the_same_scratch_folder_and_another_has_another(mo
     assert open_home("s3://bucket/y").scratch != first
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere:9000")
     assert open_home("s3://bucket/x").scratch != first
+
+
+def test_a_run_that_is_not_what_was_sealed_is_not_taken_in_and_stays(tmp_path):
+    scratch, out = tmp_path / "scratch", tmp_path / "home"
+    writer = make.writer(scratch, [make.steady(0, 10.0)])
+    writer.seal()
+    requests = writer.folder / store.REQUESTS
+    whole = requests.read_bytes()
+    requests.write_bytes(whole[:-3])
+    home = open_home(str(out))
+    with pytest.raises(StoreError, match=r"requests.parquet has"):
+        home.take_in(writer.folder)
+    assert requests.exists()
+    requests.write_bytes(whole)
+    home.take_in(writer.folder)
+    assert not writer.folder.exists()
+    assert not store.faults(out / "run")
