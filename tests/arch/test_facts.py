@@ -81,7 +81,7 @@ def small(config: dict) -> dict:
 
 def count(config: dict) -> dict[str, int]:
     """Parameters of the real modules by what they are for, built without memory."""
-    import torch
+    torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM
 
     kind = CLASSES.get(config["model_type"], config["model_type"])

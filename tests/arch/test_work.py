@@ -44,7 +44,7 @@ def tiny(kind: str) -> dict:
 
 def real(config: dict):
     """The model in transformers, with weights, every operation written out."""
-    import torch
+    torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def real(config: dict):
 
 def counted(model, ids, cache=None):
     """Operations by kind, as torch counts them, and the cache they left."""
-    import torch
+    torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
@@ -90,7 +90,7 @@ def expected(ops: tuple[work.Op, ...], shape: arch.Shape) -> Counter[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_operations_agree_with_what_torch_counts(kind):
-    import torch
+    torch = pytest.importorskip("torch")
 
     config = tiny(kind)
     shape, model = arch.shape(config), real(config)
@@ -135,7 +135,7 @@ def not_absorbed(shape: arch.Shape) -> int:
 
 def test_absorbed_latent_attention_gives_the_same_and_costs_what_is_said():
     """One new token against a latent cache: with keys and values rebuilt, and on the latent itself."""
-    import torch
+    torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
     config = tiny("deepseek_v3")
@@ -169,7 +169,7 @@ def test_absorbed_latent_attention_gives_the_same_and_costs_what_is_said():
 @pytest.mark.parametrize("kind", KINDS)
 def test_weight_bytes_agree_with_the_modules(kind):
     """Every weight is read in a step that touches every expert; of the table of embeddings, a row a token."""
-    import torch
+    torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = tiny(kind)
@@ -328,6 +328,7 @@ def test_distinct_experts_are_the_callers():
 def test_the_chunk_is_that_of_transformers():
     import inspect
 
+    pytest.importorskip("torch")
     from transformers.models.qwen3_next import modeling_qwen3_next as modeling
 
     rule = inspect.signature(modeling.torch_chunk_gated_delta_rule)

@@ -142,6 +142,7 @@ def test_what_cannot_bear_on_the_claim_is_refused_before_the_start(tmp_path, cha
 
 
 def test_random_weights_are_refused_where_the_claim_is_of_trained_ones(tmp_path):
+    pytest.importorskip("torch")
     claim = fake.claim(
         subject=Models(names=("tiny-moe",)), baseline=Models(names=("tiny-dense",)), conditions=Conditions()
     )
@@ -150,6 +151,7 @@ def test_random_weights_are_refused_where_the_claim_is_of_trained_ones(tmp_path)
 
 
 def test_random_weights_are_refused_of_one_model_that_answers_in_two_ways_too(tmp_path):
+    pytest.importorskip("torch")
     (thinks,) = reading.named(["thinking-costs-8x-per-answer"])
     words = {"engine": "transformers", "models": ["tiny-moe"], "price": "1"}
     with pytest.raises(InputError, match="tiny-moe: random weights, and the claim is of trained ones"):
