@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-RESTORE = "restore it from a copy, or measure anew"
+RESTORE = "restore what is damaged from a copy, or measure anew"
 
 
 class ProfilerError(Exception):

@@ -85,7 +85,7 @@ def test_a_table_that_is_not_what_was_written_is_named_and_gives_no_figure(resul
     for read in (index.figures, lambda paths: figures.of_runs(store.find(paths))):
         with pytest.raises(DamagedError, match=rf"/b is damaged: {name} ") as found:
             read([results])
-        assert "restore it from a copy" in str(found.value)
+        assert "restore what is damaged" in str(found.value)
     assert [each.state for each in verifying.standings([results])] == ["whole", "damaged", "whole"]
 
 
