@@ -165,6 +165,7 @@ def peak_memory(samples: Any, t0_ns: int, t1_ns: int, source: str | None = None)
 
     A GPU: memory in use on the board, whoever uses it.  A process tree: RSS less the pages that RSS
     counted more than once when PSS was last read (plain RSS, an upper bound, where PSS never was).
+    None where ``MAX_GAP_S`` of the window passed without a sample: the peak may have been then.
     Without ``source``: the peaks of all GPUs summed, or of all process trees where no GPU was sampled.
     """
     if source is None:
@@ -176,7 +177,7 @@ def peak_memory(samples: Any, t0_ns: int, t1_ns: int, source: str | None = None)
         return sum(known) if known and len(known) == len(each) else None
     times, values = series(samples, source, "memory_used_bytes" if source.startswith("gpu:") else "rss_bytes")
     inside = (times >= t0_ns) & (times <= t1_ns)
-    if not inside.any():
+    if not inside.any() or _longest_gap_s(times[inside], t0_ns, t1_ns) > counters.MAX_GAP_S:
         return None
     return int((values - _counted_twice(samples, source, times, values))[inside].max())
 
@@ -338,6 +339,12 @@ def _last(seldom: Any, source: str, name: str) -> float | None:
 
 
 # ------------------------------------------------------------------------------------- gauges
+
+
+def _longest_gap_s(times: Ints, t0_ns: int, t1_ns: int) -> float:
+    import numpy as np
+
+    return float(np.diff([t0_ns, *times, t1_ns]).max()) / 1e9
 
 
 def _counted_twice(samples: Any, source: str, times: Ints, rss: Floats) -> Floats | float:

@@ -7,7 +7,7 @@ import time
 
 from msgspec.structs import replace as replace_struct
 
-from profiler import __version__, routing_pass, scenario
+from profiler import __version__, procfs, routing_pass, scenario
 from profiler.plain import in_a_path
 from profiler.prepare import Plan, without_secrets
 from profiler.schema import SCHEMA_VERSION, EngineFacts, Manifest, Memory
@@ -29,6 +29,7 @@ def of(plan: Plan, number: int) -> Manifest:
         utc=utc,
         unix_ns=time.time_ns(),
         clock_ns=time.perf_counter_ns(),
+        boot_id=procfs.boot_id(),
         scenario=asked,
         scenario_hash=digest(plan.scenario),
         model=model,

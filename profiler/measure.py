@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ from profiler.errors import ProfilerError, StoreError
 from profiler.kept_engine import Engines
 from profiler.loadgen.job import Progress
 from profiler.loadgen.worker import LoadWorker
-from profiler.nvml import shared_load
+from profiler.nvml import BOARDS_VARIABLE, holding, shared_load
 from profiler.prepare import Plan
 from profiler.schema import LoadPoint, Window
 from profiler.subject import Slot, Sources, Subject
@@ -115,9 +116,11 @@ def execute(
     plan of equal settings; ``worker`` is left ready too.
     On an error, Ctrl-C or a dead engine the finished windows stay in folders marked ``failed`` or
     ``interrupted``, every process that was started is gone, and the exception goes on.
-    Raises EngineError, LoadError, StoreError; KeyboardInterrupt.
+    Raises InputError where another run has a GPU of its; EngineError, LoadError, StoreError;
+    KeyboardInterrupt.
     """
     with ExitStack() as stack:
+        stack.enter_context(holding.held(_boards(plan), plan.out))
         stack.enter_context(shared_load())
         if engines is not None:
             assert len(plan.models) == 1, "one engine is kept, and others would take turns with it"
@@ -153,6 +156,15 @@ def execute(
     folders = [subject.writer.folder for subject in subjects]
     show.sealed(folders)
     return folders
+
+
+def _boards(plan: Plan) -> tuple[str, ...]:
+    """The GPUs that no other run may use meanwhile; the simulated engine uses none but simulated ones."""
+    from profiler.engines import boards
+
+    used = [each for each in plan.settings if each.kind != "simulated" or BOARDS_VARIABLE in os.environ]
+    devices = plan.scenario.telemetry.devices
+    return tuple(dict.fromkeys(uuid for each in used for uuid in boards(each, devices)))
 
 
 @contextmanager

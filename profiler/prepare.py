@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 import msgspec
 from msgspec import Struct, field
 
-from profiler import experts, host, models, plain, scenario, secret, store
+from profiler import experts, host, models, plain, procfs, scenario, secret, store
 from profiler.engines import Kind, boards, check_engine, choose_kind
 from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
@@ -246,10 +246,18 @@ def _check_same_machine(run: RunResult, machine: Host) -> None:
     differing = differences(run.manifest.host, machine)
     if differing:
         raise InputError(f"{run.folder} was begun on another machine or software: {'; '.join(differing)}")
+    if not _is_same_boot(run):
+        raise InputError(f"{run.folder} was begun before this machine restarted; measure it anew")
+
+
+def _is_same_boot(run: RunResult) -> bool:
+    """By the calendar only where nothing better is known: that may be set, and stands still in no sleep."""
+    then, now = run.manifest.boot_id, procfs.boot_id()
+    if then is not None and now is not None:
+        return then == now
     boot_then = run.manifest.unix_ns - run.manifest.clock_ns
     boot_now = time.time_ns() - time.perf_counter_ns()
-    if abs(boot_now - boot_then) > BOOT_TOLERANCE_NS:
-        raise InputError(f"{run.folder} was begun before this machine restarted; measure it anew")
+    return abs(boot_now - boot_then) <= BOOT_TOLERANCE_NS
 
 
 def _check_connections(what: Scenario) -> None:

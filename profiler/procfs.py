@@ -10,6 +10,14 @@ PROC = Path("/proc")
 PAGE_BYTES = 4096
 
 
+def boot_id() -> str | None:
+    """What tells one start of this machine from the next, whatever its calendar says; None where nothing."""
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
 def pss_bytes(pid: int | str) -> int | None:
     """Proportional set size of a process (``self``: this one); None when it has ended or may not be read."""
     try:

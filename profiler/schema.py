@@ -366,7 +366,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     calendar and on the monotonic clock.  ``cut_short``: windows that something ended early; their requests
     are kept, no figure is made of them.  ``engine`` describes the first start, ``starts_s`` times each;
     ``engine_from``: the run that started it, if another.  ``routing_missing``: why no routing was recorded.
-    ``checksums``: None in older folders."""
+    ``boot_id``, ``checksums``: None in older folders."""
 
     schema_version: int
     run_id: str
@@ -377,6 +377,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     utc: str
     unix_ns: int
     clock_ns: int
+    boot_id: str | None = None
     scenario: Scenario
     scenario_hash: str
     model: Model

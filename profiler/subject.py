@@ -12,7 +12,15 @@ from msgspec.structs import replace as replace_struct
 from profiler import manifest, routing_pass, scenario, store
 from profiler.engines import boards, open_engine, open_recorder
 from profiler.engines.base import RunningEngine
-from profiler.errors import EngineError, InputError, LoadError, ProfilerError, StoreError, describe
+from profiler.errors import (
+    EngineError,
+    InputError,
+    LoadError,
+    MeasurementError,
+    ProfilerError,
+    StoreError,
+    describe,
+)
 from profiler.kept_engine import Engines
 from profiler.loadgen.job import LoadJob, Progress
 from profiler.loadgen.worker import LoadWorker
@@ -63,6 +71,7 @@ class Subject:
         self.settings: EngineSettings = plan.settings[number]
         self._engine: RunningEngine | None = None
         self._stack: ExitStack | None = None
+        self._sampler: Sampler | None = None
         self._warm_at: LoadPoint | None = None
         self._warming_left_s = 0.0
         self._is_account_final = False
@@ -170,14 +179,14 @@ class Subject:
             ):  # it cannot tell which of the boards it may use it does: all count
                 engine = replace_struct(engine, facts=replace_struct(engine.facts, gpus=gpus))
             sampler.watch(self.model.name, engine.endpoint.pid, engine.endpoint.metrics_url)
-            self._stack, self._engine = stack.pop_all(), engine
+            self._stack, self._engine, self._sampler = stack.pop_all(), engine, sampler
             self._warm_at, self._warming_left_s = None, plan.warm_max_s
             self._is_account_final = False
         self._note_start(engine, sampler)
         if idle_s and engine.facts.device != "remote" and not (kept and kept.baselines):
             from profiler import baselines
 
-            baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, engine.check)
+            baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, self._check)
         return self._sources(engine.facts)
 
     def _opened(self, say: Callable[[str], None]) -> AbstractContextManager[RunningEngine]:
@@ -238,7 +247,7 @@ class Subject:
         from profiler import warming
 
         most_s, path = self._warming_left_s, self.writer.samples_path
-        reached = warming.warm(self._job(slot), worker, path, gpus, most_s, say, self._up.check)
+        reached = warming.warm(self._job(slot), worker, path, gpus, most_s, say, self._check)
         is_first, self._warm_at = self._warm_at is None, slot.point
         self._warming_left_s -= reached.took_s if reached else most_s  # no temperature: nothing to wait for
         if reached is not None and (is_first or not reached.is_steady):
@@ -248,6 +257,21 @@ class Subject:
     def _may_know_prompts(self) -> bool:
         """Whether prompts of another run may be in the engine's prefix cache."""
         return self._up.facts.kind == "endpoint" or self.writer.manifest.engine_from is not None
+
+    def _check(self) -> None:
+        """Some four times a second: a dead engine ends the run (EngineError), a dead sampler is replaced, and
+        the run says what that cost."""
+        self._up.check()
+        if self._sampler is None or (why := self._sampler.trouble()) is None:
+            return
+        window = self.writer.next_index
+        try:
+            self._sampler.renew()
+        except MeasurementError as error:
+            self._sampler = None
+            self.writer.note(f"{_no_samples(why, window)} and all after it: {error}")
+        else:
+            self.writer.note(f"{_no_samples(why, window)}; it was started anew")
 
     def _job(self, slot: Slot) -> LoadJob:
         engine, index, measure = self._up, self.writer.next_index, self.plan.scenario.measure
@@ -270,10 +294,10 @@ class Subject:
 
     def hold(self, slot: Slot, worker: LoadWorker, on_progress: Callable[[Progress], None]) -> Window:
         """Hold one load point once; when this returns its requests and window are on disk."""
-        engine, job = self._up, self._job(slot)
+        job = self._job(slot)
         try:
-            window = worker.run(job, on_progress, engine.check)
-            engine.check()
+            window = worker.run(job, on_progress, self._check)
+            self._check()
         except BaseException:
             if worker.cut_short is not None:
                 with suppress(StoreError):  # a full disk: what ended the window has the word
@@ -337,11 +361,15 @@ class Subject:
 
     def stop(self) -> None:
         """Ask for the memory account a last time, unless that is done, then end engine and sampler."""
-        engine, stack = self._engine, self._stack
-        self._engine = self._stack = None
+        engine, stack, sampler = self._engine, self._stack, self._sampler
+        self._engine = self._stack = self._sampler = None
         if engine is None or stack is None:
             return
         with stack:
+            last = self.writer.next_index - 1
+            if sampler is not None and last >= 0 and (why := sampler.trouble()) is not None:
+                with suppress(StoreError):
+                    self.writer.note(f"{_no_samples(why, last)}, its end")
             self._ask_account(engine)
 
     def _ask_account(self, engine: RunningEngine) -> None:
@@ -359,6 +387,10 @@ class Subject:
             return
         status, reason = describe(error)
         self.writer.update(status=status, reason=reason)
+
+
+def _no_samples(why: str, window: int) -> str:
+    return f"the sampler {why}: energy and memory are not known of all of window {window}"
 
 
 def _streams(alone: store.RunResult, window: Window) -> int:

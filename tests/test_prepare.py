@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from profiler import fit, host, manifest, prepare, scenario
+from profiler import fit, host, manifest, prepare, procfs, scenario
 from profiler.errors import InputError
 from profiler.schema import Gpu
 from profiler.subject import Subject
@@ -95,6 +95,17 @@ def test_resume_refuses_another_machine_and_a_restart(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="another machine"):
         prepare.resume(run.folder)
     monkeypatch.setattr(host, "collect", lambda: make.HOST)
+    with pytest.raises(InputError, match="restarted"):
+        prepare.resume(run.folder)
+
+
+def test_a_calendar_that_was_set_is_no_restart(monkeypatch, tmp_path):
+    monkeypatch.setattr(host, "collect", lambda: make.HOST)
+    run = make.writer(tmp_path, [], unix_ns=0, clock_ns=0, boot_id="this start")
+    run.close()
+    monkeypatch.setattr(procfs, "boot_id", lambda: "this start")
+    prepare.resume(run.folder)
+    monkeypatch.setattr(procfs, "boot_id", lambda: "the next one")
     with pytest.raises(InputError, match="restarted"):
         prepare.resume(run.folder)
 

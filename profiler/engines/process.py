@@ -27,6 +27,7 @@ from profiler.store import replacing
 STOP_LIMIT_S = supervise.TERM_GRACE_S + supervise.KILL_GRACE_S + 2.0
 START_ATTEMPTS = 3
 LOG_WINDOW_BYTES = 1 << 20
+FORSAKEN = "its supervisor was killed, and so it was ended; if that was for memory, use a larger machine"
 
 
 class EngineProcess:
@@ -56,6 +57,7 @@ class EngineProcess:
         said = self._supervisor.stdout.readline().decode().split()
         self.pid: int | None = int(said[1]) if said[:1] == ["pid"] else None
         self._exit_code: int | None = int(said[1]) if said[:1] == ["exit"] else None
+        self._is_forsaken = False
         os.set_blocking(self._supervisor.stdout.fileno(), False)
         if not said:
             self.stop()
@@ -71,6 +73,7 @@ class EngineProcess:
                 self._exit_code = int(said[1])
             elif supervisor_ended:
                 self._exit_code = -signal.SIGTERM
+                self._is_forsaken = True
         return self._exit_code
 
     def stop(self) -> None:
@@ -134,7 +137,7 @@ class EngineProcess:
     def failure(self, what: str) -> EngineError:
         """An error that says ``what``, the advice its log gives, and the telling lines."""
         log = self.log()
-        advice = explain(log, self.exit_code())
+        advice = FORSAKEN if self._is_forsaken else explain(log, self.exit_code())
         return EngineError(
             f"{what}: {advice}" if advice else f"{what}; its log is {self.log_path}", telling_lines(log)
         )

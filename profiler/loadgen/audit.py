@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SEND_LATE_S, SEND_LATE_FRAC = 0.001, 0.01
 LOOP_LATE_S, LOOP_LATE_FRAC = 0.002, 0.10
 BUSY_FRAC = 0.85
+STALL_S = 1.0
 
 
 class Tally:
@@ -101,9 +102,10 @@ class Tally:
 def bound_by(audit: ClientAudit, pace: Pace) -> tuple[str, ...]:
     """What the client's own slowness adds to the window's figures, in words; empty: nothing to speak of.
 
-    Sending late by more than 1 ms and 1 % of the mean time to the first token is in that time (the wait for a
-    connection is too, but no slowness of the client's); a loop that is late by more than 2 ms and 10 % of the
-    mean gap between chunks is in those gaps.
+        Sending late by more than 1 ms and 1 % of the mean time to the first token is in that time (the wait for a
+        connection is too, but no slowness of the client's); a loop that is late by more than 2 ms and 10 % of the
+        mean gap between chunks is in those gaps.  One that stood still (stopped, suspended) for longer than
+    ``STALL_S`` is told of however long the window was: no percentile of it may show that.
     """
     reasons = []
     ttft_s = pace.ttft_s / pace.requests if pace.requests else 0.0
@@ -113,6 +115,8 @@ def bound_by(audit: ClientAudit, pace: Pace) -> tuple[str, ...]:
         reasons.append(f"requests were sent late: p99 {late_s * 1e3:.1f} ms")
     if lag_s is not None and lag_s > max(LOOP_LATE_S, LOOP_LATE_FRAC * gap_s):
         reasons.append(f"the load process was slow to see answers: p99 {lag_s * 1e3:.1f} ms")
+    if audit.loop_lag_max_s is not None and audit.loop_lag_max_s > STALL_S:
+        reasons.append(f"a load process stood still for {audit.loop_lag_max_s:.1f} s")
     if audit.cpu_frac is not None and audit.cpu_frac > BUSY_FRAC:
         reasons.append(f"a load process was busy {audit.cpu_frac:.0%} of the time")
     return tuple(reasons)

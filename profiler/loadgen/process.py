@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -143,10 +144,17 @@ class LoadProcess(Member):
             self.popen.wait(EXIT_PATIENCE_S)
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").splitlines()[-STDERR_LINES:]
-        return "\n".join([f"the load process died (exit code {self.popen.poll()})", *lines])
+        return "\n".join([f"the load process died ({_ended_by(self.popen.poll())})", *lines])
 
     def _died(self) -> LoadError:
         return LoadError(self.last_words())
+
+
+def _ended_by(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    likely = ", most likely for memory" if -code == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{likely}"
 
 
 def _nameless_file() -> IO[bytes]:

@@ -70,6 +70,7 @@ class Faults:
     ``gain``: what counter and sensors show over the truth.  ``foreign``: processes of others, each with
     ``foreign_bytes``.  ``unexplained_bytes``: memory that no listed process holds.  ``elsewhere``: process
     numbers are another namespace's.  ``mig_slices``: 0, or the board is in MIG mode.  ``hot``: badly cooled.
+    ``unloaded_s``: the driver is gone.  ``held_back``: further reasons for which the clocks are lowered.
     """
 
     missing: frozenset[str] = frozenset()
@@ -86,6 +87,8 @@ class Faults:
     elsewhere: bool = False
     mig_slices: int = 0
     hot: bool = False
+    unloaded_s: float = math.inf
+    held_back: int = 0
 
 
 @dataclass
@@ -155,7 +158,7 @@ class SimulatedBoard:
         """Clock event reasons: idle 0x1, software power cap 0x4, software thermal slowdown 0x20 (nvml.h)."""
         idle = 0x1 if self.busy_frac(t_s) == 0 else 0
         capped = 0x4 if self._mean_w(t_s, 0.1) >= 0.98 * self.kind.limit_w else 0
-        return idle | capped | (0x20 if self.temperature_c(t_s) >= SLOWDOWN_C else 0)
+        return idle | capped | self.faults.held_back | (0x20 if self.temperature_c(t_s) >= SLOWDOWN_C else 0)
 
     def sm_clock_mhz(self, t_s: float) -> int:
         """Full clock under load; the hotter above the slowdown temperature, the lower."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from profiler.nvml.board import MIB, SimulatedBoard
+from profiler.nvml.board import MIB, Faults, SimulatedBoard
 from profiler.nvml.load import Load
 from profiler.schema import SIMULATED
 
@@ -50,7 +50,10 @@ class Slice:
 
 
 class SimulatedNvml:
-    """``init_error``: the code with which ``nvmlInit`` fails.  ``calls`` counts what was asked for."""
+    """``init_error``: the code with which ``nvmlInit`` fails.  ``calls`` counts what was asked for.
+
+    ``later``: what is wrong with all boards from this time on, where that has changed.
+    """
 
     simulated = True
 
@@ -60,6 +63,7 @@ class SimulatedNvml:
         clock: Any = time,
         load: Load | None = None,
         init_error: int | None = None,
+        later: Callable[[float], Faults | None] = lambda _: None,
     ) -> None:
         import pynvml
 
@@ -69,6 +73,7 @@ class SimulatedNvml:
         self._clock = clock
         self._load = load or Load(None)
         self._init_error = init_error
+        self._later = later
         self._open = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -264,6 +269,11 @@ class SimulatedNvml:
         self._check_open()
         self.calls[what] += 1
         now_s: float = self._clock.perf_counter_ns() / 1e9
+        if (changed := self._later(now_s)) is not None:
+            for each in self.boards:
+                each.faults = changed
+        if now_s >= board.faults.unloaded_s:
+            raise self._real.NVMLError(self._real.NVML_ERROR_DRIVER_NOT_LOADED)
         if board.is_lost(now_s):
             raise self._real.NVMLError(self._real.NVML_ERROR_GPU_IS_LOST)
         if what in board.faults.missing:

@@ -18,12 +18,17 @@ hot                    1: badly cooled, they slow down when warm
 container              1: process numbers are those of the host, not ours
 permission             ``denied``: the driver may not be talked to; ``processes``: nor may they be listed
 driver                 ``mismatch``, ``absent``: the driver is not the library's, or not loaded
+unloaded_after_s       the driver is unloaded while they are read
+held_back              reasons for which the clocks are lowered, as nvml.h's bits: 8, hardware slowdown
+later                  a file: once it is there, what stands in it (KEY=VALUE&…) is the matter instead, times
+                       counted from then
 =====================  ===============================================================================
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
@@ -110,6 +115,9 @@ class Wanted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     container: Count = 0
     permission: Literal["denied", "processes"] | None = None
     driver: Literal["mismatch", "absent"] | None = None
+    unloaded_after_s: Amount = math.inf
+    held_back: Count = 0
+    later: str | None = None
 
 
 def library(description: str, load_path: str | None = None) -> SimulatedNvml:
@@ -131,7 +139,24 @@ def library(description: str, load_path: str | None = None) -> SimulatedNvml:
     boards = [
         SimulatedBoard(known[name], curve, number, faults, born_s=born_s) for number in range(int(count or 1))
     ]
-    return SimulatedNvml(boards, load=load, init_error=_init_error(wanted))
+    later = _Later(description, wanted.later)
+    return SimulatedNvml(boards, load=load, init_error=_init_error(wanted), later=later.look)
+
+
+class _Later:
+    """Waits for the file that says what goes wrong later, and reads it once."""
+
+    def __init__(self, description: str, path: str | None) -> None:
+        self._description, self._path = description, path
+
+    def look(self, now_s: float) -> Faults | None:
+        """What is wrong from now on, the first time that the file is there."""
+        if self._path is None or not os.path.exists(self._path):
+            return None
+        with open(self._path, encoding="utf-8") as file:
+            words = file.read().strip()
+        self._path = None
+        return _faults(_wanted(self._description, words), now_s)
 
 
 def _wanted(description: str, query: str) -> Wanted:
@@ -167,6 +192,8 @@ def _faults(wanted: Wanted, born_s: float) -> Faults:
         elsewhere=wanted.container > 0,
         mig_slices=wanted.mig,
         hot=wanted.hot > 0,
+        unloaded_s=born_s + wanted.unloaded_after_s,
+        held_back=wanted.held_back,
     )
 
 

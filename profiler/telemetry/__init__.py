@@ -27,6 +27,8 @@ __all__ = ["Sampler"]
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
+# So many times in a row, some four a second, nothing new was in the file: it reports of itself every 5 s.
+SILENT_ASKS = 40
 
 
 class Sampler:
@@ -40,8 +42,11 @@ class Sampler:
 
     def __init__(self, path: Path, gpus: tuple[str, ...] | None, *, starts_engine: bool = True) -> None:
         self.probes: tuple[ProbeStatus, ...] = ()
-        self._config = {"path": str(path.absolute()), "gpus": gpus, "starts_engine": starts_engine}
+        self._path = path.absolute()
+        self._config = {"path": str(self._path), "gpus": gpus, "starts_engine": starts_engine}
         self._child: subprocess.Popen[bytes] | None = None
+        self._watched: dict[str, dict[str, Any]] = {}
+        self._seen = (-1, 0)  # bytes of samples, and how often they were as many
 
     @property
     def reads_energy(self) -> bool:
@@ -54,6 +59,10 @@ class Sampler:
         return self._child.pid if self._child is not None else None
 
     def __enter__(self) -> Sampler:
+        self._start()
+        return self
+
+    def _start(self) -> None:
         import subprocess  # not at the top: the sampling process imports this package too
 
         self._child = subprocess.Popen(
@@ -67,10 +76,36 @@ class Sampler:
         try:
             self._send(self._config)
             self.probes = msgspec.json.decode(self._ready_line(), type=tuple[ProbeStatus, ...])
+            for message in self._watched.values():
+                self._send(message)
         except BaseException:
             self._end()
             raise
-        return self
+
+    def trouble(self) -> str | None:
+        """Why nothing is sampled any more; None while there is no sign of it.  To be asked four times a
+        second: that time has passed says nothing where we were stopped ourselves."""
+        if self._child is None:
+            return "is not running"
+        code = self._child.poll()
+        if code is not None:
+            return f"ended ({_ended_by(code)})"
+        size = _size(self._path)
+        self._seen = (size, self._seen[1] + 1 if size == self._seen[0] else 0)
+        return "fell silent" if self._seen[1] >= SILENT_ASKS else None
+
+    def renew(self) -> None:
+        """Sample the same with a process of its own anew, whatever has become of the one before.
+
+        Raises MeasurementError when it does not start.
+        """
+        if self._child is not None:
+            self._child.kill()
+        self._end()
+        self._seen = (-1, 0)
+        # What it finds on the boards may be the engine's.
+        self._config["starts_engine"] = False
+        self._start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -81,10 +116,13 @@ class Sampler:
 
     def watch(self, name: str, pid: int | None, metrics_url: str | None) -> None:
         """Sample the process tree of ``pid`` as ``process:name`` and the metrics page as ``engine:name``."""
-        self._send({"command": "watch", "name": name, "pid": pid, "metrics_url": metrics_url})
+        message = {"command": "watch", "name": name, "pid": pid, "metrics_url": metrics_url}
+        self._send(message)
+        self._watched[name] = message
 
     def unwatch(self, name: str) -> None:
         """Take a last sample of ``name`` and stop watching it; unknown names are ignored."""
+        self._watched.pop(name, None)
         self._send({"command": "unwatch", "name": name})
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -119,8 +157,8 @@ class Sampler:
             self._child.wait(timeout=1.0)
         self._child.kill()
         said = self._child.stderr.read().decode(errors="replace").strip() if self._child.stderr else ""
-        last = said.splitlines()[-1] if said else f"exit status {self._child.wait()}"
-        return MeasurementError(f"the telemetry sampler ended: {last}")
+        last = said.splitlines()[-1] if said else _ended_by(self._child.wait())
+        return MeasurementError(f"the telemetry sampler ended: {last}; start the run again")
 
     def _end(self) -> None:
         import subprocess
@@ -139,3 +177,17 @@ class Sampler:
         for pipe in (child.stdout, child.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def _size(path: Path) -> int:
+    """0 where there is no file yet."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _ended_by(code: int) -> str:
+    import signal
+
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -156,12 +156,15 @@ def test_all_that_is_started_inside_shares_one_file(monkeypatch: pytest.MonkeyPa
     with nvml.shared_load():
         path = Path(os.environ[nvml.LOAD_VARIABLE])
         assert subprocess.check_output(show, text=True).strip() == str(path)
-        assert path.parent.is_dir()
         with nvml.shared_load():
             assert os.environ[nvml.LOAD_VARIABLE] == str(path)
-        assert path.parent.is_dir()
+        writer = LoadWriter(path)
+        load = Load(path)
+        load.refresh()
+        assert load.pids(time.perf_counter_ns() / 1e9) == [os.getpid()]
+        writer.close()
     assert nvml.LOAD_VARIABLE not in os.environ
-    assert not path.parent.exists()
+    assert not path.exists()
 
 
 def test_without_simulated_boards_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:

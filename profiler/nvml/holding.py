@@ -1,0 +1,104 @@
+"""Who measures on a board: two runs on one would spoil each other, and neither would know.
+
+A file a board, locked for as long as the run lasts: the lock dies with the process, however that ends.  It
+lies where all users of the machine may write, and says who holds it and where the results go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from profiler.errors import InputError
+from profiler.nvml import BOARDS_VARIABLE
+from profiler.nvml.load import LOAD_VARIABLE
+
+FOLDERS = ("/run/lock", "/dev/shm", "/tmp")  # noqa: S108 (the lock is what counts, not the file)
+
+
+@contextlib.contextmanager
+def held(uuids: Sequence[str], out: Path) -> Iterator[None]:
+    """Keep these boards to this process; ``out`` is told to whoever asks for one of them meanwhile.
+
+    Raises InputError where another process holds one.  Where no lock can be had, nobody is kept off.
+    """
+    with contextlib.ExitStack() as stack:
+        for uuid in sorted(uuids):
+            stack.enter_context(_one(uuid, out))
+        yield
+
+
+@contextlib.contextmanager
+def _one(uuid: str, out: Path) -> Iterator[None]:
+    path = _path(uuid)
+    descriptor = _locked(path, uuid) if path is not None else None
+    if path is None or descriptor is None:
+        yield
+        return
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n{out.absolute()}\n".encode(), 0)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # another user's folder rules
+            path.unlink()
+        os.close(descriptor)
+
+
+def _locked(path: Path, uuid: str) -> int | None:
+    """An open descriptor that holds the lock; None where files cannot be locked here."""
+    while True:
+        try:
+            descriptor = _opened(path)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = os.pread(descriptor, 4096, 0).decode(errors="replace").splitlines()
+            os.close(descriptor)
+            raise InputError(_taken(uuid, said)) from None
+        except OSError:
+            os.close(descriptor)
+            return None
+        if _is_still(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # whoever had it has just taken it away
+
+
+def _opened(path: Path) -> int:
+    """For everybody to lock, whoever made it; where all may write, files of others are not to be created."""
+    how = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, how)
+    descriptor = os.open(path, how | os.O_CREAT, 0o666)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o666)
+    return descriptor
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _taken(uuid: str, said: Sequence[str]) -> str:
+    who = f"process {said[0]}, whose results go to {said[1]}" if len(said) > 1 else "another process"
+    return (
+        f"{uuid} is being measured by {who}: both would be spoilt; wait for it, stop it, "
+        "or choose another GPU with --devices"
+    )
+
+
+def _path(uuid: str) -> Path | None:
+    """Simulated boards are the same ones where they follow the same load."""
+    simulated = os.environ.get(BOARDS_VARIABLE) and os.environ.get(LOAD_VARIABLE, f"{os.getpid()}")
+    name = hashlib.sha256(f"{uuid} {simulated or ''}".encode()).hexdigest()[:16]
+    folder = next((each for each in FOLDERS if os.access(each, os.W_OK)), None)
+    return None if folder is None else Path(folder) / f"profile-gpu-{name}.lock"
