@@ -63,7 +63,8 @@ async def _probe(endpoint: Endpoint, timeout_s: float) -> Endpoint:
             return msgspec.structs.replace(variant, returns_ids=answer.has_ids)
         if exchange.status is None or exchange.status in (401, 403):
             _refuse_bad_answer(endpoint, exchange)
-        if outcome == "total_timeout":  # another way to ask would take as long
+        # Another way to ask would take as long; one that hears less would not hear what is wrong.
+        if outcome == "total_timeout" or (outcome == "malformed" and answer.has_ids):
             raise InputError(_why_not(endpoint, f"{outcome}: {error}"))
         refusal = NO_COUNT if error == NO_COUNT else refusal or f"{outcome}: {error}"
     raise InputError(_why_not(endpoint, refusal))

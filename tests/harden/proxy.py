@@ -48,8 +48,19 @@ import msgspec
 from msgspec import Struct
 
 Kind = Literal[
-    *("pass", "slow", "stall", "cut", "split", "glue", "drip", "no_done", "twice", "corrupt", "bad_frame"),
-    *("status", "refuse"),
+    "pass",
+    "slow",
+    "stall",
+    "cut",
+    "split",
+    "glue",
+    "drip",
+    "no_done",
+    "twice",
+    "corrupt",
+    "bad_frame",
+    "status",
+    "refuse",
 ]
 HOST = "127.0.0.1"
 LIMIT_BYTES = 1 << 24

@@ -235,3 +235,18 @@ def test_a_server_that_is_busy_once_is_asked_again_in_the_same_way(server, statu
 def test_one_that_does_not_serve_now_is_not_called_no_server(server, status):
     with pytest.raises(InputError, match=f"does not serve now: .*HTTP {status}.*try again"):
         probe_endpoint(server(lambda *_: (status, {})))
+
+
+def test_ids_that_come_twice_are_no_reason_to_count_by_usage_from_now_on(server):
+    usage = {"prompt_tokens": 8, "completion_tokens": 2}
+    twice = stream(
+        {"token_ids": [5]}, {"token_ids": [5]}, {"token_ids": [6], "finish_reason": "length"}, usage=usage
+    )
+
+    def answer(path, _, request):
+        if path.endswith("/models"):
+            return 200, MODELS
+        return 200, twice if request.get("return_token_ids") else texts()
+
+    with pytest.raises(InputError, match="3 tokens came, 2 were asked for"):
+        probe_endpoint(server(answer))
