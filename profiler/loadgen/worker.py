@@ -26,6 +26,7 @@ from profiler.loadgen.process import LoadProcess, Member
 from profiler.schema import Endpoint, Window
 
 CHECK_EVERY_S = 0.25
+ENGINE_CHECKS = 10  # within a second
 CANCEL_PATIENCE_S = 30.0  # with processes that say nothing; to decode a long window may take more
 BUSY_FRAC = 0.5  # above it a load process gets help
 CLOCK_FRAC = 0.01  # of a window by which another machine's part of it may be displaced
@@ -145,7 +146,7 @@ class LoadWorker:
         lost = next((each.lost for each in finished if each.lost is not None), None)
         if lost is not None:
             self.cut_short = window
-            check()  # an engine of ours that died knows more about it
+            _let_engine_speak(check)
             raise EngineError(f"the endpoint at {job.endpoint.base_url} {lost}")
         return window
 
@@ -231,6 +232,13 @@ class LoadWorker:
         if crew.finished:
             window = _merged(list(crew.finished.values()))
             self.cut_short = structs.replace(window, trouble=trouble or window.trouble)
+
+
+def _let_engine_speak(check: Callable[[], None]) -> None:
+    """An engine of ours that died knows more about it, once its supervisor has seen it."""
+    for _ in range(ENGINE_CHECKS):
+        check()
+        time.sleep(1.0 / ENGINE_CHECKS)
 
 
 def _pin(pid: int, cores: set[int]) -> None:
