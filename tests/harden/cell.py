@@ -107,7 +107,7 @@ class Live:
 
     def wait_for(self, phase: Phase) -> bool:
         """Wait until the run is in that phase; False where it ended before."""
-        return self.until(lambda: _REACHED[phase](self))
+        return self.until(lambda: _REACHED[phase](self), self.case.comes_s)
 
     def until(self, reached: Callable[[], object], within_s: float = RUN_LIMIT_S) -> bool:
         assert self.process is not None

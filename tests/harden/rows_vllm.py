@@ -55,7 +55,15 @@ def to_profile(signum: signal.Signals) -> Callable[[Live], None]:
 
 
 def launched(expect: Expect, strike: Callable[[Live], None] | None = None, *words: str, **more: Any) -> Case:
-    return Case(engine=LAUNCHED, words=words, strike=strike, expect=expect, alone=True, **more)
+    return Case(
+        engine=LAUNCHED,
+        words=words,
+        strike=strike,
+        expect=expect,
+        alone=True,
+        comes_s=START_LIMIT_S,
+        **more,
+    )
 
 
 def died(windows: int, says: str, outcomes: frozenset[str] | None = None) -> Expect:
