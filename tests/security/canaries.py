@@ -58,12 +58,13 @@ def content(file: Path) -> bytes:
 
 def in_files(*folders: Path) -> list[str]:
     """``FILE holds SECRET`` of every file below the folders, names included."""
-    return [
-        f"{file} holds {secret}"
-        for folder in folders
-        for file in folder.rglob("*")
-        for secret in seen(str(file.relative_to(folder))) | (seen(content(file)) if file.is_file() else set())
-    ]
+    found = []
+    for folder in folders:
+        for place, _, names in os.walk(folder):  # which, unlike rglob, puts up with folders that go meanwhile
+            files = [Path(place) / name for name in names]
+            found += [f"{file} holds {secret}" for file in files for secret in seen(content(file))]
+            found += [f"{place} {names} hold {secret}" for secret in seen(f"{place} {names}")]
+    return found
 
 
 def command_lines() -> list[str]:
@@ -91,9 +92,13 @@ def watched(*folders: Path) -> Iterator[Watched]:
 
     def look() -> None:
         while not over.is_set():
-            watched.found += command_lines()
-            if watched.looks % 5 == 0:
-                watched.found += in_files(*folders)
+            try:
+                watched.found += command_lines()
+                if watched.looks % 5 == 0:
+                    watched.found += in_files(*folders)
+            except Exception as error:  # who looks no more finds nothing
+                watched.found.append(f"the watch has ended: {error!r}")
+                return
             watched.looks += 1
             time.sleep(0.1)
 
