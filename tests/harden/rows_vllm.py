@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
+from msgspec import structs
 
 from tests.harden.cell import Live
 from tests.harden.nouns import Case, Expect
@@ -114,7 +115,9 @@ ROWS = [
         {
             "start": "it is a start that takes too long: engine.start_timeout_s, see *server hangs*",
             "warm-up": NO_NEED,
-            "window": launched(too_many(), send(CORE, signal.SIGSTOP), look=timed_out),
+            "window": launched(
+                structs.replace(too_many(), within_s=90), send(CORE, signal.SIGSTOP), look=timed_out
+            ),
             "shutdown": "the processes that are frozen in a window are so at the shutdown too",
         },
     ),
