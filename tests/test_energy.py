@@ -309,6 +309,15 @@ def test_peak_of_a_process_tree_without_the_pages_rss_counts_twice() -> None:
     assert energy.peak_memory(samples, 0, 4 * S) == 1_100_000_000
 
 
+def test_no_peak_is_made_of_a_part_of_the_window() -> None:
+    """A sampler that died at its fourth second: what came after may have been the peak."""
+    times, rss = np.arange(9) * S // 2, np.full(9, 1e9)
+    samples = table(("process:m", "rss_bytes", times, rss))
+    assert energy.peak_memory(samples, 0, 6 * S, "process:m") == 1_000_000_000
+    assert energy.peak_memory(samples, 0, 8 * S, "process:m") is None
+    assert energy.peak_memory(samples, 0, 8 * S) is None
+
+
 def test_peak_without_pss_is_that_of_rss() -> None:
     samples = table(("process:m", "rss_bytes", [0, S, 2 * S], [1e9, 2e9, 1e9]))
     assert energy.peak_memory(samples, 0, 2 * S, "process:m") == 2_000_000_000

@@ -7,10 +7,12 @@ import errno
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -93,6 +95,9 @@ class EngineProcess:
         self._supervisor.wait()
         self.exit_code()
         self._supervisor.stdout.close()
+        if self._supervisor.returncode < 0:  # its own last act is to remove them
+            for folder in Path(tempfile.gettempdir()).glob(f"engine-{self._supervisor.pid}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _tree(self) -> list[psutil.Process]:
         """The supervisor and the command while they live, with all their descendants."""

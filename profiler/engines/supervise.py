@@ -95,9 +95,9 @@ def _temporary_files() -> Iterator[dict[str, str]]:
     env, folder = dict(os.environ), None
     with contextlib.suppress(OSError, KeyError):  # a disk that is full, a user without a name
         shared = tempfile.gettempdir()
-        if len(shared) + len("/engine-12345678") <= LONGEST_FOLDER:
+        if len(shared) + len("/engine-1234567-12345678") <= LONGEST_FOLDER:
             env.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{shared}/torchinductor_{getpass.getuser()}")
-            env["TMPDIR"] = folder = tempfile.mkdtemp(prefix="engine-")
+            env["TMPDIR"] = folder = tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-")
     try:
         yield env
     finally:

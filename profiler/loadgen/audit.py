@@ -102,9 +102,9 @@ class Tally:
 def bound_by(audit: ClientAudit, pace: Pace) -> tuple[str, ...]:
     """What the client's own slowness adds to the window's figures, in words; empty: nothing to speak of.
 
-        Sending late by more than 1 ms and 1 % of the mean time to the first token is in that time (the wait for a
-        connection is too, but no slowness of the client's); a loop that is late by more than 2 ms and 10 % of the
-        mean gap between chunks is in those gaps.  One that stood still (stopped, suspended) for longer than
+    Sending late by more than 1 ms and 1 % of the mean time to the first token is in that time (the wait for a
+    connection is too, but no slowness of the client's); a loop that is late by more than 2 ms and 10 % of the
+    mean gap between chunks is in those gaps.  One that stood still (stopped, suspended) for longer than
     ``STALL_S`` is told of however long the window was: no percentile of it may show that.
     """
     reasons = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -234,6 +235,16 @@ def test_a_killed_supervisor_takes_the_engine_with_it(start):
     psutil.Process(process.pid).parent().kill()
     until(lambda: not running(process.pid))
     assert process.exit_code() is not None
+    assert "its supervisor was killed" in str(process.failure("it died"))
+
+
+def test_a_server_that_cannot_write_its_log_is_not_waited_for(log, monkeypatch):
+    def is_full(_path, _data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", is_full)
+    with pytest.raises(EngineError, match=r"toy cannot write its log .*: No space left on device; make room"):
+        start_server(server(code="import time; time.sleep(600)", timeout_s=60.0), log, lambda _: None)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_engine(tmp_path, log):

@@ -36,6 +36,8 @@ PACE = Pace(ttft_s=10.0, requests=100, gaps_s=20.0, gaps=1000)  # 100 ms, 20 ms
         ({"send_lag_p99_s": 0.0011}, "sent late: p99 1.1 ms"),
         ({"loop_lag_p99_s": 0.0019}, None),
         ({"loop_lag_p99_s": 0.0021}, "slow to see answers: p99 2.1 ms"),
+        ({"loop_lag_max_s": 0.9}, None),
+        ({"loop_lag_max_s": 9.84}, "a load process stood still for 9.8 s"),
         ({"cpu_frac": 0.85}, None),
         ({"cpu_frac": 0.9}, "busy 90% of the time"),
         ({"send_lag_p99_s": None, "loop_lag_p99_s": None}, None),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pynvml
 import pytest
 
@@ -162,3 +165,18 @@ def test_descriptions() -> None:
 def test_what_cannot_be_read_is_an_input_error(description: str, why: str) -> None:
     with pytest.raises(InputError, match=rf"^PROFILER_SIMULATED_NVML={'.*'}{why}"):
         library(description)
+
+
+def test_what_goes_wrong_later_begins_when_its_file_is_there(tmp_path: Path) -> None:
+    """… and not before, whatever else was said of the boards."""
+    later = tmp_path / "later"
+    boards = library(f"h100?power_w=400&later={later}")
+    boards.nvmlInit()
+    board = boards.nvmlDeviceGetHandleByIndex(0)
+    assert boards.nvmlDeviceGetCurrentClocksEventReasons(board) & 0x8 == 0
+    later.write_text("held_back=8&unloaded_after_s=0.2")
+    assert boards.nvmlDeviceGetCurrentClocksEventReasons(board) & 0x8
+    time.sleep(0.25)
+    with pytest.raises(boards.NVMLError) as caught:
+        boards.nvmlDeviceGetTemperature(board, 0)
+    assert caught.value.value == boards.NVML_ERROR_DRIVER_NOT_LOADED

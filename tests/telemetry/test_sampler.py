@@ -187,6 +187,29 @@ def test_a_sampler_that_was_killed_is_reported_in_one_line(tmp_path: Path) -> No
             sampler.watch("me", os.getpid(), None)
 
 
+@pytest.mark.parametrize(
+    ("blow", "why"), [(signal.SIGKILL, "ended (killed by SIGKILL)"), (signal.SIGSTOP, "fell silent")]
+)
+def test_one_that_died_or_stands_still_is_found_out_and_replaced(
+    tmp_path: Path, blow: signal.Signals, why: str
+) -> None:
+    path = tmp_path / "samples"
+    with Sampler(path, ()) as sampler:
+        sampler.watch("me", os.getpid(), None)
+        assert eventually(lambda: path.stat().st_size > 0)
+        assert sampler.trouble() is None
+        first = sampler.pid
+        os.kill(first or 0, blow)
+        assert eventually(lambda: sampler.trouble() == why)
+        sampler.renew()
+        assert sampler.pid != first
+        assert gone(first or 0)
+        assert sampler.trouble() is None
+        before = path.stat().st_size
+        assert eventually(lambda: path.stat().st_size > before)
+    assert sources(read_samples(path), "process") == ["process:me"]
+
+
 def test_an_unwritable_path_is_reported_at_the_start(tmp_path: Path) -> None:
     with (
         pytest.raises(MeasurementError, match="No such file or directory"),
