@@ -40,6 +40,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -96,11 +97,17 @@ def main(argv: list[str] | None = None) -> int:
             record = soak(options.minutes, folder)
     record["notes"] += options.note
     options.record.parent.mkdir(parents=True, exist_ok=True)
-    options.record.write_text(json.dumps(record, indent=1) + "\n")
+    options.record.write_text(text_of(record))
     if options.record == RECORD:
         page.write()
     sys.stdout.write("\n".join(soak_lines.lines(record)) + "\n")
     return 1 if record["failures"] else 3 if record["undecided"] else 0
+
+
+def text_of(record: dict[str, Any]) -> str:
+    """As JSON, a list of plain values on one line."""
+    plain = re.compile(r"\[\n[^\[\]{}]*\n *\]")
+    return plain.sub(lambda found: re.sub(r"\n *", " ", found[0]), json.dumps(record, indent=1)) + "\n"
 
 
 def lines(record: dict[str, Any]) -> list[str]:

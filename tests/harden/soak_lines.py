@@ -14,8 +14,9 @@ and threads of every process of the run.
 
 Slopes are least squares over equal blocks of time, a window a block where there are many, without the first
 fifth of a run; the 95 % intervals allow for blocks that are like their neighbours. *Flat*: all of the
-interval, less what is explained, lies within the bound. Explained are the metronome's own record (16 bytes a
-chunk until a window is over) and the client's notes of its own lateness (2.5 MiB an hour of a window).
+interval lies within the bound, and above it by no more than is explained: by the metronome's own record
+(16 bytes a chunk until a window is over) and the client's notes of its own lateness (2.5 MiB an hour of a
+window). The peak is that of the whole run: the driver has it when it reads all requests for the table.
 Files and threads are those of a window's steady part, in the first half of the windows and in the second.
 """
 PROCESSES = (
@@ -91,6 +92,7 @@ def _process(run: str, each: dict[str, Any]) -> list[str]:
         run,
         each["role"],
         NOT_TOLD if found["first"] is None else f"{found['first']:,.1f} → {found['last']:,.1f}",
+        f"{each['peak_mib']:,.0f}",
         _interval(found),
         f"{found['explained']:+,.1f}" if found["explained"] else "–",
         f"±{found['bound']:g}",

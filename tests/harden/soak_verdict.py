@@ -3,6 +3,7 @@
 A slope is least squares over means of equal blocks of time; its standard error allows for blocks that are
 like their neighbours (an autoregression of order one, :func:`profiler.stats.steady.line`).  *flat*: the whole
 95 % interval lies within ± the bound; *drifts*: all of it lies outside; else *undecided*, which is no pass.
+What may grow for a known reason may do so by up to as much as is explained, and no more.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ MIB = 1 << 20
 
 class Slope(Struct, frozen=True, kw_only=True):
     """Change per hour, with its interval; None where too few blocks tell.  ``n`` blocks of ``block_s``;
-    ``bound``: what was allowed either way; ``explained``: what of the slope has a reason and is taken off
-    before it is held against the bound."""
+    ``bound``: what was allowed either way; ``explained``: by how much more it may grow."""
 
     unit: str
     n: int
@@ -71,10 +71,10 @@ def slope(
     df = max(1.0, found.df * n / even.size)  # what was bridged tells nothing
     half = t_quantile(df, CONFIDENCE) * found.error * (even.size / n) ** 0.5 / hours
     middle = found.moved / hours
-    low, high = middle - half - explained, middle + half - explained
+    low, high, most = middle - half, middle + half, (bound or 0.0) + explained
     verdict: Verdict = "no bound"
     if bound is not None:
-        is_flat, is_off = -bound <= low and high <= bound, high < -bound or low > bound
+        is_flat, is_off = -bound <= low and high <= most, high < -bound or low > most
         verdict = "flat" if is_flat else "drifts" if is_off else "undecided"
     return Slope(
         unit=unit,
@@ -82,8 +82,8 @@ def slope(
         block_s=block_s,
         **ends,
         per_hour=round(middle, 4),
-        low=round(middle - half, 4),
-        high=round(middle + half, 4),
+        low=round(low, 4),
+        high=round(high, 4),
         bound=bound,
         explained=round(explained, 4),
         verdict=verdict,
