@@ -304,8 +304,9 @@ def wrong(life: Life, before: Kept) -> Iterator[str]:
             return
     yield from _looks_whole_and_is_not(out)
     yield from _lost("after the resume", after, kept(out))
-    stay = [*out.glob("*/.*"), *(out / name / store.JOURNAL for name in store.within(out))]
-    yield from (f"{each.relative_to(out)} stayed" for each in stay if each.exists())
+    for folder in (out / name for name in store.within(out)):
+        stay = [*folder.glob(".*"), *folder.glob(store.JOURNAL), *folder.glob(store.PARTS)]
+        yield from (f"{each.relative_to(out)} stayed" for each in stay)
 
 
 def _sealed_but_not_tidy(out: Path) -> list[str]:
@@ -388,7 +389,8 @@ def all_tried(moments: Sequence[Moment], jobs: int, log: Path, seconds: float) -
             pids.append(pid)
         for pid in pids:
             os.waitpid(pid, 0)
-    return _read(log)
+    asked = {each.number for each in moments}
+    return [each for each in _read(log) if each["number"] in asked]
 
 
 def _note(log: Path, found: dict[str, Any]) -> None:
