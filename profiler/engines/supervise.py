@@ -102,6 +102,8 @@ def _temporary_files() -> Iterator[dict[str, str]]:
         yield env
     finally:
         if folder is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # an empty one needs no descriptor, of which there may be none left
             shutil.rmtree(folder, ignore_errors=True)
 
 

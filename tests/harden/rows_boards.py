@@ -17,6 +17,8 @@ from tests.harden.nouns import PHASES, Case, Expect, Phase
 from tests.harden.rows_machine import NO_BASELINES, compared, complete, row
 
 HOUR_S = 3600
+# A window that a blow is sure to fall into, with several readings of each kind on both sides of it.
+LONGER = (*NO_BASELINES, "--set", "measure.window_s=4", "--set", "measure.max_window_s=6")
 
 # ------------------------------------------------------------------------------ boards
 
@@ -31,7 +33,7 @@ def _board(words: str, look: Callable[[Live], None]) -> dict[Phase, Case | str]:
         beside.write_text(words)
         beside.rename(live.folder / "later")
 
-    case = Case(prepare=_boards, strike=strike, look=look, words=NO_BASELINES, expect=complete())
+    case = Case(prepare=_boards, strike=strike, look=look, words=LONGER, expect=complete())
     return {**dict.fromkeys(PHASES[:3], case), "shutdown": "every window has been read by then"}
 
 
@@ -87,7 +89,7 @@ def _set_clock(hours: int) -> dict[Phase, Case | str]:
         prepare=_shimmed,
         strike=strike,
         look=look,
-        expect=Expect(code=0, says=None, status="complete", windows=2, outcomes=frozenset(), within_s=40),
+        expect=Expect(code=0, says=None, status="complete", windows=2, outcomes=frozenset(), within_s=90),
     )
     return dict.fromkeys(PHASES, case)
 
@@ -147,7 +149,7 @@ def _resumed_meanwhile(live: Live) -> None:
 
 
 def _beside(strike: Callable[[Live], None], **more: Any) -> dict[Phase, Case | str]:
-    case = Case(strike=strike, expect=complete(within_s=60), **more)
+    case = Case(strike=strike, expect=complete(), **more)
     why = "the other one runs through all phases of this one"
     return {"start": why, "warm-up": case, "window": why, "shutdown": why}
 

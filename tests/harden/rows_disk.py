@@ -87,7 +87,7 @@ def _failed(phase: Phase, says: str, status: Status | tuple[Status, ...] = ("fai
         says=says,
         status=status,
         windows=WINDOWS[phase],
-        within_s=30,
+        within_s=60,
         resumes=phase in ("window", "shutdown"),
         litter=("*",),
     )
@@ -333,7 +333,9 @@ ROWS = [
         {
             "start": Case(
                 strike=_no_more_processes,
-                expect=_failed("start", "may start no more processes or threads"),
+                expect=_failed(
+                    "start", r"may start no more processes or threads|ended while starting \(exit -6\)"
+                ),
             ),
             "window": Case(
                 strike=_no_more_processes,

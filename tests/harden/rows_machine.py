@@ -68,14 +68,14 @@ def _supervisor(live: Live) -> None:
     found.kill()
 
 
-def _failed(phase: Phase, says: str, within_s: float = 25) -> Expect:
+def _failed(phase: Phase, says: str, within_s: float = 60) -> Expect:
     resumes = phase in ("warm-up", "window")
     return Expect(
         code=4, says=says, status="failed", windows=WINDOWS[phase], within_s=within_s, resumes=resumes
     )
 
 
-def complete(says: str | None = None, within_s: float = 45) -> Expect:
+def complete(says: str | None = None, within_s: float = 90) -> Expect:
     return Expect(code=0, says=says, status="complete", windows=2, within_s=within_s)
 
 
@@ -232,9 +232,9 @@ def _suspended(which: Callable[[Live], list[psutil.Process]], is_seen: bool) -> 
     seen = Case(
         strike=strike,
         look=_client_is_named if is_seen else None,
-        expect=Expect(code=(0, 1), says=None, status="complete", windows=2, within_s=60),
+        expect=Expect(code=(0, 1), says=None, status="complete", windows=2, within_s=90),
     )
-    idle = Case(strike=strike, expect=complete(within_s=60))
+    idle = Case(strike=strike, expect=complete())
     return {
         "start": idle,
         "warm-up": "as in start: nothing is measured yet",

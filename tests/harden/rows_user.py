@@ -79,7 +79,7 @@ def _stopped(phase: Phase, *, resumes: bool = True) -> Expect:
         status="interrupted",
         windows=WINDOWS[phase],
         resumes=resumes and phase in ("window", "shutdown"),
-        within_s=20,
+        within_s=40,
     )
 
 
@@ -96,7 +96,9 @@ def _killed(phase: Phase, code: int) -> Expect:
 
 
 def _undisturbed(says: str | None = None, status: Status = "complete") -> Expect:
-    return Expect(code=0, says=says, status=status, windows=2, outcomes=frozenset(), last_event=False)
+    return Expect(
+        code=0, says=says, status=status, windows=2, outcomes=frozenset(), within_s=90, last_event=False
+    )
 
 
 def _is_sealed_all_the_same(live: Live) -> None:
