@@ -15,9 +15,10 @@ from msgspec import Struct, structs
 from profiler.alarm import Alarm
 from profiler.errors import LoadError
 from profiler.loadgen.client import Connection, target_of
-from profiler.loadgen.decode import answer_of, judge, read
+from profiler.loadgen.decode import answer_of
 from profiler.loadgen.ends import Ends
 from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.failing import Failing
 from profiler.loadgen.job import LoadJob, Part, Progress
 from profiler.loadgen.meeting import Alone
 from profiler.loadgen.payload import ASSUMED_VOCAB, build
@@ -33,10 +34,6 @@ EXPIRE_ALL_WITHIN_BEATS = 100
 CROWDED_CPU_FRAC = 0.5
 CPU_SPAN_NS = 2_000_000_000
 CPU_SPAN_MIN_NS = 200_000_000
-OVERLOADED = (429, 503)
-TIMEOUTS: tuple[Outcome, ...] = ("first_token_timeout", "gap_timeout", "total_timeout")
-MOST_PIECES_TOLD = 4096  # to put more together inside a window would delay stamps
-CONNECTION_FAILURES: tuple[Outcome, ...] = ("connect_error", "connect_timeout", "reset")
 
 Then = Callable[[Exchange], None]
 
@@ -91,7 +88,6 @@ class Session:
         self.ends = Ends()  # of requests answered; from its opening on those of the window
         self.failed = 0
         self.useless_after = 8
-        self.last_error: str | None = None
         self.cancelled = False
         self.opened_ns = perf_counter_ns()
         self.alarm = Alarm()
@@ -103,11 +99,8 @@ class Session:
         self._talks = count(self.part.shard, self.part.shards)
         self._setting = setting
         self._target = target_of(job.endpoint)
+        self._failing = Failing(job.endpoint)
         self._closing = False
-        self._failed_in_row = 0
-        self._disconnected_in_row = 0
-        self._overloaded_in_row = 0
-        self._was_answered = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self._full: LoadError | None = None
@@ -275,14 +268,15 @@ class Session:
         self.pulse.stop()
         self.alarm.close()
 
+    @property
+    def last_error(self) -> str | None:
+        """Why the last request that failed did."""
+        return self._failing.last
+
     def stopped(self, text: str) -> Stopped:
-        """How a useless window ends: Lost where all failures in a row were connections', where no request of
-        it was ever answered, and where none in a row was a sign of too much load."""
-        if 0 < self._disconnected_in_row == self._failed_in_row:
-            return Lost(text, f"stopped answering: {self.last_error}")
-        if not self._was_answered or not self._overloaded_in_row:
-            return Lost(text, f"answers with nothing but failures: {self.last_error}")
-        return Stopped(text)
+        """How a useless window ends."""
+        why = self._failing.why_lost()
+        return Stopped(text) if why is None else Lost(text, why)
 
     # ------------------------------------------------------------------------------ inside
 
@@ -344,32 +338,11 @@ class Session:
     def _count(self, exchange: Exchange) -> None:
         if exchange.failure == "cancelled":
             return
-        if self._is_good(exchange):
-            self._was_answered = True
+        if self._failing.add(exchange):
             self.done += 1
             self.ends.add(exchange.end_ns or perf_counter_ns())
-            self._failed_in_row = self._disconnected_in_row = self._overloaded_in_row = 0
-            return
-        self.failed += 1
-        self._failed_in_row += 1
-        refused = exchange.status not in (None, 200)
-        self._disconnected_in_row += not refused and exchange.failure in CONNECTION_FAILURES
-        self._overloaded_in_row += exchange.status in OVERLOADED or exchange.failure in TIMEOUTS
-        self.last_error = self._told_by(exchange)
-
-    def _is_good(self, exchange: Exchange) -> bool:
-        """Whether it was answered: as the wire has it, and in full until one was: a server whose every answer
-        is bad is found out at once, and no window is spent on decoding."""
-        if not exchange.answered or self._was_answered:
-            return exchange.answered
-        return judge(exchange, read(exchange), self.job.endpoint)[0] == "ok"
-
-    def _told_by(self, exchange: Exchange) -> str:
-        """Why it failed, in the server's words where it had some."""
-        if exchange.piece_count > MOST_PIECES_TOLD:
-            return exchange.error or f"HTTP {exchange.status}"
-        outcome, error = judge(exchange, read(exchange), self.job.endpoint)
-        return error or outcome
+        else:
+            self.failed += 1
 
     def _raise_if_broken(self) -> None:
         if self._broken is not None:
@@ -381,8 +354,8 @@ class Session:
             raise Stopped("cancelled")
         if self._full is not None:
             raise Full(str(self._full))
-        if self._failed_in_row >= self.useless_after:
-            failed = self._failed_in_row
+        failed = self._failing.in_row
+        if failed >= self.useless_after:
             raise self.stopped(f"{failed} requests failed one after another; last: {self.last_error}")
 
     def _beat(self, now_ns: int) -> None:

@@ -1,0 +1,62 @@
+"""What failed in a row: is the server still one to be measured, and if not, why, in its own words?"""
+
+from __future__ import annotations
+
+from profiler.loadgen.decode import judge, read
+from profiler.loadgen.exchange import Exchange
+from profiler.schema import Endpoint, Outcome
+
+CONNECTION_FAILURES: tuple[Outcome, ...] = ("connect_error", "connect_timeout", "reset")
+TIMEOUTS: tuple[Outcome, ...] = ("first_token_timeout", "gap_timeout", "total_timeout")
+OVERLOADED = (429, 503)
+MOST_PIECES_TOLD = 4096  # to put more together inside a window would delay stamps
+
+
+class Failing:
+    """Of one load: how many requests failed since the last good answer (``in_row``), and why the ``last``
+    that failed did."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.in_row = 0
+        self.last: str | None = None
+        self._endpoint = endpoint
+        self._disconnected = 0
+        self._overloaded = 0
+        self._was_answered = False
+
+    def add(self, exchange: Exchange) -> bool:
+        """One more that ended; whether it was answered well, as far as can be told at once.
+
+        That is as the wire has it, and in full until one was: a server whose every answer is bad is found out
+        at once, and no window is spent on decoding.
+        """
+        good = exchange.answered and (self._was_answered or self._judged(exchange)[0] == "ok")
+        if good:
+            self._was_answered = True
+            self.in_row = self._disconnected = self._overloaded = 0
+            return True
+        self.in_row += 1
+        refused = exchange.status not in (None, 200)
+        self._disconnected += not refused and exchange.failure in CONNECTION_FAILURES
+        self._overloaded += exchange.status in OVERLOADED or exchange.failure in TIMEOUTS
+        self.last = self._told_by(exchange)
+        return False
+
+    def why_lost(self) -> str | None:
+        """Why the server is not one to be measured now, to follow its address: all failures in a row were
+        connections', no request was ever answered, or none in a row was a sign of too much load.  None where
+        it may be just that, which is data."""
+        if 0 < self._disconnected == self.in_row:
+            return f"stopped answering: {self.last}"
+        if not self._was_answered or not self._overloaded:
+            return f"answers with nothing but failures: {self.last}"
+        return None
+
+    def _judged(self, exchange: Exchange) -> tuple[Outcome, str | None]:
+        return judge(exchange, read(exchange), self._endpoint)
+
+    def _told_by(self, exchange: Exchange) -> str:
+        if exchange.piece_count > MOST_PIECES_TOLD:
+            return exchange.error or f"HTTP {exchange.status}"
+        outcome, error = self._judged(exchange)
+        return error or outcome
