@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,6 +22,8 @@ LAUNCHED = (
     *("--set", "engine.args.max_num_seqs=8", "--set", "routing.record=off"),
 )
 STOP_LIMIT_S = 30.0
+# What torch compiles is kept from start to start, on purpose, beside the temporary files.
+KEPT = {"TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / "harden-torchinductor")}
 
 SERVER, CORE = "vllm.entrypoints", "VLLM::EngineCore"
 
@@ -59,6 +63,7 @@ def launched(expect: Expect, strike: Callable[[Live], None] | None = None, *word
     return Case(
         engine=LAUNCHED,
         words=words,
+        env=dict(KEPT),
         strike=strike,
         expect=expect,
         alone=True,
