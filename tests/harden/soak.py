@@ -21,13 +21,13 @@ holds one of them anew, as long and as hard as the record says, and puts it in t
   middle and highest load average
 * ``capacity`` {``chunks_per_s``, ``concurrency``, ``cpu_s_per_chunk``, ``trials``}
 * ``runs``, a list of {``name``, ``seconds``, ``code``, ``windows``, ``window_s``, ``requests`` {outcome:
-  number}, ``asked`` and ``chunks_per_s``, ``client_bound`` (windows marked), ``load``, ``processes``,
-  ``timing``, ``folder_mib`` and ``temporary_mib`` ([most, left]), ``raw_mib`` (most held open under no name),
-  ``checks`` [[what, whether it held, words]]}
+  number}, ``asked`` and ``chunks_per_s``, ``client_bound`` (windows marked), ``blamed`` (of these as sent
+  late or busy), ``load``, ``processes``, ``timing``, ``folder_mib`` and ``temporary_mib`` ([most, left]),
+  ``raw_mib`` (most held open under no name), ``checks`` [[what, whether it held, words]]}
 * of ``processes`` each has ``role``, ``memory`` (a slope), ``series_mib`` (thinned), ``peak_mib``,
   ``pss_mib`` [first, last], ``files`` and ``threads`` (:func:`tests.harden.soak_verdict.counted`)
-* ``timing``: ``against``, ``chunks``, ``left_out`` (requests), ``bounded``, ``p50_us`` and ``p99_us``
-  (slopes), ``minutes`` [[p50, p99], …] in µs; null where it could not be had
+* ``timing``: ``against``, ``chunks``, ``left_out`` (requests), ``unbounded`` (why, or null), ``p50_us`` and
+  ``p99_us`` (slopes), ``minutes`` [[p50, p99], …] in µs; null where it could not be had
 * ``failures`` (what did not hold, a line each; empty: all did), ``undecided`` (what could not be told),
   ``notes`` (words of whoever ran it)
 
