@@ -18,6 +18,7 @@ from tests.harden.rows_server import (
     ONCE_IN_5,
     TO_THE_END_S,
     TOO_MANY,
+    at_start,
     bad_answers,
     given_up,
     now_and_then,
@@ -219,7 +220,7 @@ BROKEN = [
     wire(
         "no HTTP",
         "what is no HTTP chunk in the middle of every answer",
-        bad_answers("malformed", NOTHING_BUT + "not HTTP", "malformed: not HTTP", {"kind": "bad_framing"}),
+        given_up("malformed", NOTHING_BUT + "not HTTP", "malformed: not HTTP", {"kind": "bad_framing"}),
     ),
     wire(
         "no text",
@@ -228,8 +229,8 @@ BROKEN = [
     ),
     wire(
         "giant line",
-        "an event of 17 MiB in every answer",
-        bad_answers("malformed", NOTHING_BUT, "malformed: ", {"kind": "long_line", "every": 1}),
+        f"an event of 17 MiB: {ONCE_IN_5}",
+        now_and_then("malformed", "long_line") | {"start": at_start("malformed: ", {"kind": "long_line"})},
     ),
     wire(
         "wrong content type",
