@@ -11,10 +11,10 @@ from tests.harden.nouns import Case, Expect
 pytestmark = pytest.mark.timing
 
 CHOSEN = (
-    "server fails everything · window",
+    "server fails everything · warm-up",
     "more tokens than asked · start",
     "characters cut in two · start",
-    "refused · window",
+    "refused · warm-up",
     "Ctrl-C · warm-up",
     "engine dies while starting · start",
 )
