@@ -243,10 +243,13 @@ def test_a_server_that_answers_nothing_but_errors_is_not_a_success(tmp_path):
         "run", *SIM, *QUICK, "--set", 'engine.args.faults=[{kind="http_500", every=1}]', cwd=tmp_path
     )
     assert process.returncode == 4
-    assert "no request succeeded" in process.stderr
-    (row, *_) = json.loads(profile("compare", "results", "--format", "json", cwd=tmp_path).stdout)
-    assert row["requests_failed"] > 0
-    assert row["output_tokens_per_s"] is None
+    assert "answers with nothing but failures: HTTP 500: " in process.stderr
+    assert "simulated refusal" in process.stderr
+    run = store.load(folders(tmp_path)[0])
+    assert run.manifest.status == "failed"
+    assert not run.manifest.windows
+    assert {row["outcome"] for row in run.requests.to_pylist()} <= {"http_error", "cancelled"}
+    assert run.requests.num_rows >= 8
 
 
 def test_more_failures_than_allowed_fail_the_run_and_say_which(tmp_path):
