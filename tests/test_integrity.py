@@ -281,6 +281,20 @@ def test_requests_without_journal_or_manifest_are_a_damaged_run_and_an_empty_fol
     assert store.within(out) == []
 
 
+@pytest.mark.parametrize("tables", [[store.REQUESTS], [store.REQUESTS, store.TELEMETRY]])
+def test_tables_that_were_exported_beside_runs_hide_none_of_them(results, tables):
+    for name in tables:
+        shutil.copy(results / "a" / name, results / name)
+    assert store.within(results) == ["a", "b", "c"]
+    assert len(store.group(results, "g")) == 3
+
+
+def test_a_sealed_run_without_its_manifest_is_no_empty_folder(results):
+    (results / "b" / store.MANIFEST).unlink()
+    assert store.within(results) == ["a", "b", "c"]
+    assert [each.state for each in verifying.standings([results / "b"])] == ["damaged"]
+
+
 def test_a_reader_that_is_late_reads_what_was_sealed_meanwhile(tmp_path):
     run = make.writer(tmp_path, [make.steady(0, 10.0, 5)])
     run.samples_path.write_bytes(SAMPLES)

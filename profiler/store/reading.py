@@ -214,8 +214,8 @@ def find(paths: Iterable[Path | str]) -> list[RunResult]:
 
 def within(out: Path) -> list[str]:
     """The names of the run folders in ``out``, each once (a crash while sealing leaves manifest and journal);
-    none where it is one itself, or no folder."""
-    if is_run(out):
+    none where it says that it is one itself, or is no folder.  Tables beside run folders are exports."""
+    if _says_so(out):
         return []
     try:
         with os.scandir(out) as inside:
@@ -227,10 +227,17 @@ def within(out: Path) -> list[str]:
 
 def is_run(folder: Path | str) -> bool:
     """Whether something of a run is here, damaged or not; what was killed before it measured anything is
-    none."""
-    return any(os.path.exists(f"{folder}/{name}") for name in (MANIFEST, JOURNAL, REQUESTS)) or any(
-        Path(folder, PARTS).glob("requests-*.parquet")
+    none, and one table is what an export writes."""
+    tables = (f"{folder}/{name}" for name in (REQUESTS, TELEMETRY))
+    return (
+        _says_so(folder)
+        or all(map(os.path.exists, tables))
+        or any(Path(folder, PARTS).glob("requests-*.parquet"))
     )
+
+
+def _says_so(folder: Path | str) -> bool:
+    return any(os.path.exists(f"{folder}/{name}") for name in (MANIFEST, JOURNAL))
 
 
 def group(out: Path, name: str) -> list[RunResult]:
