@@ -225,7 +225,7 @@ def _wanted(slots: Iterator[Slot], loads: int, subjects: list[Subject]) -> Itera
         is_held = False
         for slot in itertools.islice(slots, loads):
             subject = subjects[slot.subject]
-            if subject.held(slot.point) > slot.repeat:
+            if subject.has(slot):
                 is_held = True
                 continue
             known = subject.precision(slot.point)
@@ -253,7 +253,8 @@ def _searched(plan: Plan, subjects: list[Subject]) -> Iterator[Slot]:
 
     for number, subject in enumerate(subjects):
         while (point := search.next_point(plan.scenario, subject.probes())) is not None:
-            yield Slot(number, subject.held(point), point)
+            slots = (Slot(number, repeat, point) for repeat in itertools.count())
+            yield next(slot for slot in slots if not subject.has(slot))  # a damaged window left a gap
 
 
 def _one_window(subjects: list[Subject], slot: Slot, worker: LoadWorker, show: Show) -> None:

@@ -382,7 +382,8 @@ class Subject:
         """Write into the folder how the run ended, keeping whatever was measured."""
         if (self.writer.folder / store.MANIFEST).exists() or not self.writer.folder.exists():
             return  # sealed by then, or taken away
-        if isinstance(error, InputError) and not self.writer.manifest.windows:
+        held = self.writer.manifest
+        if isinstance(error, InputError) and not (self.plan.resumed or held.windows or held.cut_short):
             self.writer.discard()  # an engine found the request impossible: nothing half-written
             return
         status, reason = describe(error)

@@ -5,16 +5,17 @@ from itertools import groupby
 import msgspec
 import pytest
 
-from profiler import measure, metrics, prepare, records, store
+from profiler import measure, metrics, prepare, records, search, store
+from profiler.adaptive import Precision
 from profiler.client import Calibration, ClientAudit
-from profiler.errors import EngineError, LoadError, describe
+from profiler.errors import EngineError, InputError, LoadError, describe
 from profiler.loadgen.worker import LoadWorker
 from profiler.measure import schedule
 from profiler.prepare import without_secrets
 from profiler.progress import Quiet
 from profiler.schema import EngineFacts, LoadPoint, ProbeStatus
 from profiler.settings import EngineSettings
-from profiler.subject import Subject
+from profiler.subject import Slot, Subject
 from profiler.windows import WindowView
 from tests import make
 
@@ -111,6 +112,51 @@ def test_what_a_search_asks_next_is_held_next(subject):
     assert measure._left(subject.plan, [subject]) is None
     assert slot.point.requests_per_s > 5
     assert (slot.subject, slot.repeat) == (0, 0)
+
+
+def resumed(subject, damaged=()):
+    """The run gone on with, after the requests of some windows were damaged."""
+    subject.writer.close()
+    for window in damaged:
+        subject.writer.records_path(window).write_bytes(b"")
+    run = store.load(subject.writer.folder)
+    return Subject(msgspec.structs.replace(subject.plan, resumed=(run,)), 0)
+
+
+def test_a_window_left_out_as_damaged_leaves_its_repeat_to_the_next_and_none_is_given_twice(
+    subject, monkeypatch
+):
+    again = resumed(subject, damaged=[0])
+    assert [window.repeat for window in again.writer.manifest.windows] == [1]
+    monkeypatch.setattr(search, "next_point", lambda *_: RATE)
+    assert next(measure._slots(again.plan, [again])).repeat == 0
+    known = Precision(windows=1, spent_s=1.0, target_frac=0.02)
+    monkeypatch.setattr(Subject, "precision", lambda *_: known)
+    slots = (Slot(0, repeat, RATE) for repeat in range(3))
+    assert [slot.repeat for slot in measure._wanted(slots, 1, [again])] == [0, 2]
+    again.writer.close()
+
+
+@pytest.mark.parametrize("damaged", [(), (0, 1)])
+def test_what_was_there_before_a_run_was_resumed_is_never_removed(subject, damaged):
+    """No key of the server in the environment this time, say."""
+    again = resumed(subject, damaged)
+    before = {each.name for each in again.writer.folder.iterdir()}
+    again.mark(InputError("the variable KEY is not set"))
+    assert {each.name for each in again.writer.folder.iterdir()} == before
+    found = store.load(again.writer.folder).manifest
+    assert (found.status, found.reason) == ("failed", "the variable KEY is not set")
+    again.writer.close()
+
+
+def test_a_run_that_nothing_was_measured_in_leaves_no_folder_unless_a_window_was_cut_short(subject):
+    window = subject.writer.manifest.windows[0]
+    subject.writer.update(windows=(), cut_short=(window,))
+    subject.mark(InputError("it cannot be"))
+    assert subject.writer.folder.exists()
+    subject.writer.update(cut_short=())
+    subject.mark(InputError("it cannot be"))
+    assert not subject.writer.folder.exists()
 
 
 def test_who_watches_is_told_what_is_ahead(subject):
