@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+# Of folders, on shares and some mounts: these have no way to say that a name is safe.
+UNKNOWN_TO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file's bytes, or a folder's names, whoever wrote them.  Raises OSError."""
+    """Wait until the disk has a file's bytes, or a folder's names, whoever wrote them, where the file system
+    can tell.  Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNKNOWN_TO_FOLDERS or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -26,8 +34,10 @@ def replace(beside: Path, path: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """The same of every file and folder in it.  Raises OSError."""
+    """The same of every file and folder in it; of no link, and nothing else that has no bytes of its own.
+    Raises OSError."""
     for at, _, names in os.walk(folder):
-        for name in names:
-            sync(Path(at, name))
+        for path in (Path(at, name) for name in names):
+            if path.is_file() and not path.is_symlink():
+                sync(path)
         sync(Path(at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from profiler import figures, index, integrity, records, store
 from profiler.cli import entry
-from profiler.errors import DamagedError, InputError
+from profiler.errors import DamagedError, InputError, StoreError
 from profiler.schema import Model, RoutingRecord
 from profiler.store import verifying
 from tests import make
@@ -311,8 +312,11 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: acts.append(os.readlink(f"/proc/self/fd/{fd}")) or sync(fd))
     monkeypatch.setattr(os, "replace", lambda a, b: acts.append((str(a), str(b))) or replace(a, b))
     run = make.writer(tmp_path, [make.steady(0, 10.0, 5)])
+    assert str(tmp_path) in acts  # the folder's own name
     run.samples_path.write_bytes(SAMPLES)
+    (run.folder / "engine.log").write_text("began\n")
     run.seal()
+    assert str(run.folder / "engine.log") in acts
     renamed = [number for number, act in enumerate(acts) if isinstance(act, tuple)]
     targets = {Path(acts[number][1]).name for number in renamed}
     assert targets == {
@@ -326,3 +330,23 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
         beside, path = acts[number]
         assert acts[number - 1] == beside
         assert acts[number + 1] == str(Path(path).parent)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
+def test_a_file_system_that_cannot_sync_folders_takes_runs_all_the_same(tmp_path, monkeypatch, number):
+    sync = os.fsync
+
+    def only_files(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(number, os.strerror(number))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    assert not store.faults(sealed(tmp_path, "a"))
+
+    def nothing(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", nothing)
+    with pytest.raises(StoreError, match="cannot write"):
+        sealed(tmp_path, "b")

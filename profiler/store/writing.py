@@ -52,6 +52,7 @@ class RunWriter(Struct):
         folder = out / manifest.run_id
         try:
             (folder / PARTS).mkdir(parents=True)
+            disk.sync(out)
         except OSError as error:
             raise StoreError(f"cannot create {folder}: {error.strerror}") from None
         writer = cls(folder, manifest, _locked(folder))
@@ -156,6 +157,7 @@ class RunWriter(Struct):
         result = RunResult(self.folder, self.manifest)
         _write_tables(self.folder / REQUESTS, result.parts())
         _write_table(self.folder / TELEMETRY, result.samples)
+        disk.sync_all(self.folder)  # the engine's log too: what has a checksum has to last
         files = checksums.of_folder(self.folder, without=(PARTS, JOURNAL, MANIFEST, SUMMARY))
         self.update(status="complete", checksums=Checksums(files=files))
         tidy(self.folder)
