@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 
 from profiler.host_facts import differences, facts
-from profiler.secret import is_secret
+from profiler.secret import is_credential
 from profiler.store import RunResult
 
 ADDRESSED = ("url", "key_env")  # arguments that say where a server is, not how it runs
@@ -45,7 +45,7 @@ def settings_words(run: RunResult) -> str | None:
     return " ".join(
         f"{name}={value}"
         for name, value in told.items()
-        if value is not None and name not in ADDRESSED and not is_secret(name)
+        if value is not None and name not in ADDRESSED and not is_credential(name, value)
     )
 
 

@@ -15,7 +15,9 @@ from typing import Any
 HIDDEN = "***"
 LEAST_CHARS = 6  # what is shorter is no secret, and hiding it would hide much else
 
-_SECRET = re.compile(r"(^|_)(token|(api)?key|secret|password|passwd|credential|passphrase)s?($|_)")
+_SECRET = re.compile(r"(^|_)((api|access|private)_?key|secret|password|passwd|credential|passphrase)s?($|_)")
+_ENDING = re.compile(r"(^|_)(token|key)s?(_?\d+)?$")
+_ANYWHERE = re.compile(r"(^|_)(token|key)s?($|_)")
 _NO_SECRET = re.compile(
     r"key_env|tokenizer.*|(max|num)_.*|(.*_)?tokens(_.*)?|(.*_)?per_token"
     r"|(bos|eos|pad|unk|sep|cls|mask)_token|(.*_)?token_ids?"
@@ -41,9 +43,20 @@ _ISSUED = re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{16,}|\bA[KS]IA[0
 
 def is_secret(name: str) -> bool:
     """Whether an argument or environment variable of this name holds a credential: its value never reaches
-    a run folder.  ``HF_TOKEN`` and ``api-key`` do; ``eos_token`` and counts of tokens do not."""
+    a run folder.  ``HF_TOKEN_READ`` and ``api-key`` do; ``eos_token``, counts of tokens and, among arguments,
+    what goes on after ``token`` or ``key`` (``long_prefill_token_threshold``) do not."""
     plain = name.lower().replace("-", "_")
-    return _SECRET.search(plain) is not None and _NO_SECRET.fullmatch(plain) is None
+    of_tokens = _ENDING if name.islower() else _ANYWHERE
+    return bool(_SECRET.search(plain) or of_tokens.search(plain)) and not _NO_SECRET.fullmatch(plain)
+
+
+def is_credential(name: str, value: object) -> bool:
+    """Whether ``value`` is one by the name it goes by.  A switch is none; a number is one only as a password
+    or a key to a service, not as a token or key of some other kind (``image_token = 151655``)."""
+    if isinstance(value, bool):
+        return False
+    is_number = isinstance(value, int | float)
+    return is_secret(name) and not (is_number and not _SECRET.search(name.lower().replace("-", "_")))
 
 
 def values(variables: Mapping[str, str]) -> tuple[str, ...]:
@@ -75,7 +88,7 @@ def has(text: str) -> bool:
 
 def left_out(args: dict[str, Any]) -> dict[str, Any]:
     """Arguments or variables without those that hold a credential, by name or by shape, at any depth."""
-    kept = {name: value for name, value in args.items() if isinstance(value, bool) or not is_secret(name)}
+    kept = {name: value for name, value in args.items() if not is_credential(name, value)}
     return {
         name: left_out(value) if isinstance(value, dict) else value
         for name, value in kept.items()
@@ -84,7 +97,8 @@ def left_out(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hidden_if_secret(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]}{HIDDEN}" if is_secret(found[1].strip("-")) else found[0]
+    value = int(found[3]) if found[3].isdecimal() else found[3]
+    return f"{found[1]}{found[2]}{HIDDEN}" if is_credential(found[1].strip("-"), value) else found[0]
 
 
 def _replaced(text: str, secret: str) -> str:

@@ -23,6 +23,8 @@ from profiler.secret import is_secret
         "hf-token",
         "token",
         "password",
+        "token_2",
+        "aws_access_key_id",
     ],
 )
 def test_credentials_are_secret(name):
@@ -49,6 +51,10 @@ def test_credentials_are_secret(name):
         "stop_token_ids",
         "VLLM_CPU_KVCACHE_SPACE",
         "monkey",
+        "long_prefill_token_threshold",
+        "dbo-decode-token-threshold",
+        "image_token_index",
+        "linear_key_head_dim",
         "",
     ],
 )

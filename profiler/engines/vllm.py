@@ -271,7 +271,7 @@ def _secrets_shown(args: Mapping[str, Any], path: str) -> Iterator[str]:
     for name, value in args.items():
         if isinstance(value, dict):
             yield from _secrets_shown(value, f"{path}.{name}")
-        elif not isinstance(value, bool) and (is_secret(name) or secret.has(str(value))):
+        elif secret.is_credential(name, value) or secret.has(str(value)):
             yield f"{path}.{name}"
 
 

@@ -19,7 +19,7 @@ import msgspec
 import psutil
 import pytest
 
-from profiler import arch
+from profiler import arch, secret
 from profiler.engines import open_engine, vllm, vllm_inside
 from profiler.engines.base import RunningEngine
 from profiler.errors import EngineError, InputError
@@ -164,6 +164,25 @@ def test_a_credential_is_refused_that_the_list_of_processes_would_show(args):
 
 def test_switches_named_as_credentials_are_are_none():
     assert vllm.engine_arguments(settings(args={"allow_credentials": True}), RANDOM, "cpu")
+
+
+OF_TOKENS = {
+    "long_prefill_token_threshold": 2048,
+    "dbo_decode_token_threshold": 32,
+    "hf_overrides": {"image_token_index": 32000, "image_token": 151655, "linear_key_head_dim": 128},
+}
+
+
+@pytest.mark.parametrize("args", [OF_TOKENS, {"hf_overrides": json.dumps(OF_TOKENS["hf_overrides"])}])
+def test_what_counts_tokens_is_no_credential_and_stays_in_the_manifest(args):
+    assert vllm.engine_arguments(settings(args=args), RANDOM, "cpu")
+    assert secret.left_out(args) == args
+    argv = ("--long-prefill-token-threshold", "2048")
+    assert vllm.without_secrets(argv) == argv
+
+
+def test_a_number_may_be_a_password():
+    assert secret.left_out({"password": 31337000, "api_key": 31337000}) == {}
 
 
 def test_secrets_do_not_reach_the_manifest():
