@@ -382,8 +382,7 @@ class Subject:
         """Write into the folder how the run ended, keeping whatever was measured."""
         if (self.writer.folder / store.MANIFEST).exists() or not self.writer.folder.exists():
             return  # sealed by then, or taken away
-        held = self.writer.manifest
-        if isinstance(error, InputError) and not (self.plan.resumed or held.windows or held.cut_short):
+        if isinstance(error, InputError) and not (self.plan.resumed or self.writer.next_index):
             self.writer.discard()  # an engine found the request impossible: nothing half-written
             return
         status, reason = describe(error)
