@@ -28,12 +28,20 @@ NAMES = re.compile(
     re.IGNORECASE,
 )
 HARMLESS = re.compile(
-    r"[-0-9.,:]{0,24}|true|false|on|off|yes|no|auto|spawn|fork|dumb|xterm(-256color)?|[cC](\.UTF-8)?"
+    r"(?!.*\d(\.\d+){3})[-0-9.,:]{0,24}"
+    r"|true|false|on|off|yes|no|auto|spawn|fork|dumb|xterm(-256color)?|C(\.UTF-8)?",
+    re.IGNORECASE,
 )
 _HOSTS = re.compile(
     r"(?<=://)(?!\*\*\*|127\.|localhost\b|\[::1\]|huggingface\.co\b|github\.com\b)[\w.-]+|(?<=@)[\w.-]+(?=[:/])"
 )
-_ADDRESSES = re.compile(r"(?<![\w.])(?!127\.|0\.0\.0\.0)(?:10|172|192|100|169)(?:\.\d{1,3}){3}(?![\w.])")
+# A version of four numbers follows "==" where packages are listed; a time in brackets has no "::".
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_ADDRESSES = re.compile(
+    rf"(?<![\w.])(?<!==)(?!127\.|0\.0\.0\.0){_OCTET}(?:\.{_OCTET}){{3}}(?!\w|\.\d)"
+    r"|\[(?!::1\])(?=[^\]]*::|(?:\w+:){7})[\da-f:.]+(?:%[\w.-]+)?\]",
+    re.IGNORECASE,
+)
 _PROMPT = re.compile(r"prompt|messages|content", re.IGNORECASE)
 README = """\
 Made by `profile doctor --bundle` for a bug report.  Read it before you send it.
@@ -45,7 +53,7 @@ runs/N/          of each run named: its manifest (journal where it was interrupt
                  files, and the lines of the engine's log that tell of errors
 
 Left out: prompts, answers, requests, samples.  Replaced in every text: secrets (***), the home directory (~),
-the user's name (<user>), this machine's name (<host>), hosts in URLs and private addresses (<address>).
+the user's name (<user>), this machine's name (<host>), hosts in URLs and others' addresses (<address>).
 """
 
 
@@ -106,7 +114,7 @@ def environment(variables: Mapping[str, str]) -> str:
     lines = []
     for name in sorted(variables):
         if NAMES.fullmatch(name):
-            is_shown = HARMLESS.fullmatch(variables[name], re.IGNORECASE) and not secret.is_secret(name)
+            is_shown = HARMLESS.fullmatch(variables[name]) and not secret.is_secret(name)
             lines.append(f"{name}={variables[name]}" if is_shown else f"{name} is set")
     return "\n".join([*lines, ""])
 

@@ -93,6 +93,44 @@ def test_a_number_under_the_name_of_a_secret_is_not_told():
     assert bundle.environment({"VLLM_API_KEY": "123456"}) == "VLLM_API_KEY is set\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "is_told"),
+    [
+        ("RAY_DEDUP_LOGS", "true", True),
+        ("VLLM_F", "FALSE", True),
+        ("OMP_PLACES", "0,1:4", True),
+        ("PYTORCH_VERSION", "2.13.0", True),
+        ("LC_ALL", "C.UTF-8", True),
+        ("VLLM_F", "pw", False),
+        ("VLLM_F", "xxtrue", False),
+        ("RAY_ADDRESS", "54.12.3.4:6379", False),
+        ("VLLM_HOST_IP", "10.1.2.3", False),
+        ("http_proxy", "54.1.2.3:3128", False),
+    ],
+)
+def test_a_switch_is_told_in_any_case_and_an_address_is_no_number(name, value, is_told):
+    assert bundle.environment({name: value}) == (f"{name}={value}\n" if is_told else f"{name} is set\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("joined 54.12.3.4:6379.", "joined <address>:6379."),
+        ("--host=192.168.1.9 at 8.8.8.8", "--host=<address> at <address>"),
+        ("http://[2001:db8::5]:8000/v1", "http://<address>:8000/v1"),
+        ("tcp [fe80::1%eth0]:29500", "tcp <address>:29500"),
+        ("[2001:db8:1:2:3:4:5:6]", "<address>"),
+        ("http://[::1]:8000 127.0.0.1 0.0.0.0:80", "http://[::1]:8000 127.0.0.1 0.0.0.0:80"),
+        (
+            "nvidia-cublas==12.8.4.1 [03:24:18] driver 550.54.15",
+            "nvidia-cublas==12.8.4.1 [03:24:18] driver 550.54.15",
+        ),
+    ],
+)
+def test_addresses_of_other_machines_are_replaced_and_versions_and_times_are_not(text, shown):
+    assert bundle.redacted(text, {}) == shown
+
+
 def test_the_same_findings_give_the_same_bytes(here):
     for name in ("a.zip", "b.zip"):
         bundle.write(here / name, [])
