@@ -253,7 +253,9 @@ def test_a_window_whose_requests_are_damaged_is_named_and_held_anew(interrupted,
     again = store.RunWriter.reopen(store.load(interrupted.folder))
     assert [each.index for each in again.manifest.windows] == [0, 2]
     assert again.next_index == 3
-    assert "window 1 were damaged" in again.manifest.engine.notes[-1]
+    assert again.manifest.engine.notes[-1].startswith(
+        "window 1 is left out: its requests are damaged (parts/"
+    )
     held, requests = make.steady(3, 70.0, 6)
     records.write_records(again.records_path(3), requests)
     again.add(held)

@@ -64,8 +64,8 @@ class RunWriter(Struct):
         """Go on with an interrupted run; raises InputError while another process writes it, and for one with
         links in it, through which what is written would go elsewhere.
 
-        Windows whose requests are damaged are no longer among its windows: they are held anew, which a note
-        says, and the damaged file is kept.
+        Windows whose requests are damaged are no longer among its windows, which a note says, and the damaged
+        file is kept.
         """
         if link := next((each for each in run.folder.rglob("*") if each.is_symlink()), None):
             raise InputError(
@@ -89,12 +89,7 @@ class RunWriter(Struct):
             windows=tuple(each for each in held.windows if each.index not in faults),
             cut_short=tuple(each for each in held.cut_short if each.index not in faults),
         )
-        self.note(
-            *(
-                f"the requests of window {n} were damaged ({why}): it was held anew"
-                for n, why in faults.items()
-            )
-        )
+        self.note(*(f"window {n} is left out: its requests are damaged ({why})" for n, why in faults.items()))
 
     def close(self) -> None:
         """Let go of the folder."""

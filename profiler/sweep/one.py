@@ -153,7 +153,10 @@ def _salvaged(run: Found, portion: Portion | None, why: str) -> Found:
     except InputError:  # somebody still writes it
         return run
     with closing(writer):
+        run = run._replace(manifest=writer.manifest)  # without windows that are damaged
         finished, cells = len(_finished(run, portion)), len(portion.cells)
+        if not finished:
+            return run
         writer.note(f"sealed with {finished} of {cells} loads: {why.partition(chr(10))[0]}")
         if writer.manifest.routing_missing == routing_pass.NOT_YET:
             writer.update(routing_missing="the engine start ended before")

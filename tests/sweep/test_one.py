@@ -100,3 +100,21 @@ def test_a_run_that_was_sealed_before_its_routing_counts_where_nobody_insists(
     (found,) = one.judged(noted, [Found("run", run.manifest, True, run.folder)], "its recorder died", 1.0)
     assert found.outcome == outcome, found.why
     assert ("its recorder died" in (found.why or "")) is (outcome == "failed")
+
+
+@pytest.mark.parametrize(("damaged", "note"), [((0,), "sealed with 1 of 2 loads: it died"), ((0, 1), None)])
+def test_loads_whose_windows_are_damaged_are_not_among_those_that_were_finished(tmp_path, damaged, note):
+    part = replace(asked("a", 16, "load.concurrency=[1,8]"), cells=("a", "b"))
+    noted = UnderWay(key="k", portions=one.portions(start(part)), number=0, group="g", utc="u")
+    digest = noted.portions[0].digest
+    points = scenario.points(part.scenario)
+    held = [make.steady(number, 10.0 + 20 * number, point=point) for number, point in enumerate(points)]
+    writer = make.writer(tmp_path, held, scenario=part.scenario, scenario_hash=digest)
+    writer.close()
+    for window in damaged:
+        writer.records_path(window).write_bytes(b"")
+    (run,) = one.salvaged(noted, [Found("run", writer.manifest, False, writer.folder)], "it died")
+    assert run.is_sealed is bool(note)
+    assert len(run.manifest.windows) == 2 - len(damaged)
+    assert [each for each in run.manifest.engine.notes if "sealed" in each] == ([note] if note else [])
+    assert store.load(writer.folder).manifest == run.manifest
