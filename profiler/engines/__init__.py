@@ -107,8 +107,9 @@ def choose_kind(settings: EngineSettings) -> Kind:
 
 
 def boards(settings: EngineSettings, devices: Sequence[int | str] = ()) -> tuple[str, ...]:
-    """UUIDs of the GPUs that an engine with these settings may use: ``devices`` where any are named, none
-    where the engine runs on another machine.  Raises InputError for a device that is not here."""
+    """UUIDs of the GPUs that an engine with these settings uses, or may use, and of those that ``devices``
+    name; none where the engine runs on another machine.  Raises InputError for a device that is not here, and
+    for devices without those of an engine that is started here: what it draws would go unread."""
     from profiler.engines.gpus import chosen_gpus
 
     if settings.kind == "endpoint":
@@ -120,7 +121,38 @@ def boards(settings: EngineSettings, devices: Sequence[int | str] = ()) -> tuple
                     f"--devices {','.join(map(str, devices))}: the server runs on another machine"
                 )
             return ()
-    return chosen_gpus(devices, settings.env)
+        return chosen_gpus(devices, settings.env)
+    taken = _taken(settings)
+    if not devices:
+        return chosen_gpus((), settings.env) if taken is None else taken
+    chosen = chosen_gpus(devices, settings.env)
+    if unread := [uuid for uuid in taken or () if uuid not in chosen]:
+        raise InputError(
+            f"--devices {','.join(map(str, devices))}: the engine runs on {', '.join(unread)}, not read then; "
+            "where it runs is said by CUDA_VISIBLE_DEVICES (or engine.env)"
+        )
+    return chosen
+
+
+def _taken(settings: EngineSettings) -> tuple[str, ...] | None:
+    """The GPUs that an engine takes once it is started here: of those a CUDA program sees the first, as many
+    as it needs.  None where it does not say: then all count."""
+    from profiler.engines import vllm
+    from profiler.engines.gpus import visible_gpus
+
+    kind = choose_kind(settings)
+    if kind not in ("vllm", "transformers"):
+        return None
+    count = 1
+    if kind == "vllm":
+        build = vllm.installed()
+        if build is not None and build.device == "cpu":
+            return ()
+        try:
+            count = vllm.device_count(settings)
+        except (TypeError, ValueError):  # no number: vLLM refuses it in its own words
+            return None
+    return tuple(uuid for uuid, _ in visible_gpus(settings.env)[:count])
 
 
 def available_engines() -> tuple[ProbeStatus, ...]:

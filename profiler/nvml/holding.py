@@ -91,8 +91,8 @@ def _is_still(path: Path, descriptor: int) -> bool:
 def _taken(uuid: str, said: Sequence[str]) -> str:
     who = f"process {said[0]}, whose results go to {said[1]}" if len(said) > 1 else "another process"
     return (
-        f"{uuid} is being measured by {who}: both would be spoilt; wait for it, stop it, "
-        "or choose another GPU with --devices"
+        f"{uuid} is being measured by {who}: both would be spoilt; wait for it, stop it, or choose another "
+        "GPU: CUDA_VISIBLE_DEVICES (or engine.env) for an engine started here, --devices for a server"
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from profiler import host, nvml
-from profiler.engines import gpus
+from profiler.engines import boards, gpus, vllm
 from profiler.errors import InputError
 from profiler.nvml.devices import Device
+from profiler.settings import EngineSettings
 
 PRESENT = (Device("GPU-aaaa", "A", 80), Device("GPU-abbb", "B", 80), Device("GPU-cccc", "C", 24))
 SLICED = Device("GPU-dddd", "D", 80, (("MIG-1111", 10), ("MIG-2222", 20)))
@@ -42,6 +43,39 @@ def test_the_engines_environment_wins_over_ours(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert gpus.visible_gpus()[0] == ("GPU-aaaa", 80)
     assert gpus.visible_gpus({"CUDA_VISIBLE_DEVICES": "2"}) == (("GPU-cccc", 24),)
+
+
+def launched(kind="vllm", **more):
+    return EngineSettings(kind=kind, **more)
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "uuids"),
+    [
+        (launched(), "cuda", ["GPU-aaaa"]),
+        (launched(tensor_parallel=2), "cuda", ["GPU-aaaa", "GPU-abbb"]),
+        (launched(args={"data-parallel-size": 2}), "cuda", ["GPU-aaaa", "GPU-abbb"]),
+        (launched(env={"CUDA_VISIBLE_DEVICES": "2,1"}), "cuda", ["GPU-cccc"]),
+        (launched(args={"data_parallel_size": "x"}), "cuda", ["GPU-aaaa", "GPU-abbb", "GPU-cccc"]),
+        (launched("auto"), "cuda", ["GPU-aaaa"]),
+        (launched(), "cpu", []),
+        (launched("transformers"), "cpu", ["GPU-aaaa"]),
+        (launched("simulated"), "cpu", ["GPU-aaaa", "GPU-abbb", "GPU-cccc"]),
+    ],
+)
+def test_an_engine_takes_the_boards_it_needs_and_no_other(monkeypatch, settings, device, uuids):
+    monkeypatch.setattr(vllm, "installed", lambda: vllm.Installed("1", device))
+    assert list(boards(settings)) == uuids
+    everything = [0, 1, 2]
+    assert list(boards(settings, everything)) == ["GPU-aaaa", "GPU-abbb", "GPU-cccc"]
+
+
+def test_devices_without_the_board_of_the_engine_are_refused(monkeypatch):
+    monkeypatch.setattr(vllm, "installed", lambda: vllm.Installed("1", "cuda"))
+    with pytest.raises(InputError, match=r"--devices 1: the engine runs on GPU-aaaa.*CUDA_VISIBLE_DEVICES"):
+        boards(launched(), [1])
+    assert boards(launched(env={"CUDA_VISIBLE_DEVICES": "1"}), [1]) == ("GPU-abbb",)
+    assert boards(launched("simulated"), [1]) == ("GPU-abbb",)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_second_is_told_by_whom_it_is_held(other: subprocess.Popen[str], tmp
     said = str(caught.value)
     assert f"{BOARD} is being measured by process {other.pid}, whose results go to " in said
     assert f"{Path.cwd()}/elsewhere" in said
-    assert "--devices" in said
+    assert "CUDA_VISIBLE_DEVICES" in said
     with holding.held(["GPU-free"], tmp_path):
         pass
 
