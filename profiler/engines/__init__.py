@@ -128,7 +128,7 @@ def boards(settings: EngineSettings, devices: Sequence[int | str] = ()) -> tuple
     chosen = chosen_gpus(devices, settings.env)
     if unread := [uuid for uuid in taken or () if uuid not in chosen]:
         raise InputError(
-            f"--devices {','.join(map(str, devices))}: the engine runs on {', '.join(unread)}, not read then; "
+            f"--devices {','.join(map(str, devices))}: the engine runs on {', '.join(unread)}, unread then; "
             "where it runs is said by CUDA_VISIBLE_DEVICES (or engine.env)"
         )
     return chosen
