@@ -16,7 +16,7 @@ import pytest
 from profiler import figures, index, integrity, records, store
 from profiler.cli import entry
 from profiler.errors import DamagedError, InputError, StoreError
-from profiler.schema import Model, RoutingRecord
+from profiler.schema import Model, ProbeStatus, RoutingRecord
 from profiler.store import verifying
 from tests import make
 
@@ -352,3 +352,24 @@ def test_a_file_system_that_cannot_sync_folders_takes_runs_all_the_same(tmp_path
     monkeypatch.setattr(os, "fsync", nothing)
     with pytest.raises(StoreError, match="cannot write"):
         sealed(tmp_path, "b")
+
+
+def test_a_sample_that_cannot_be_read_costs_itself_alone_and_is_said(tmp_path):
+    run = make.writer(tmp_path, [make.steady(0, 10.0, 5)])
+    run.samples_path.write_bytes(SAMPLES + b"1\tsampler\tlate_s\t0.0?1\n" + SAMPLES)
+    assert store.load(run.folder).samples.num_rows == 2
+    run.seal()
+    found = store.load(run.folder)
+    assert found.samples.num_rows == 2
+    assert found.manifest.engine.notes == (
+        "1 of 3 lines of its samples could not be read: they are left out",
+    )
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_samples_that_are_gone_are_said_to_be(tmp_path, usable):
+    probe = ProbeStatus(probe="rapl", usable=usable, detail="")
+    run = make.writer(tmp_path, [make.steady(0, 10.0, 5)], probes=(probe,))
+    run.seal()
+    notes = store.load(run.folder).manifest.engine.notes
+    assert any("the file of its samples is gone" in each for each in notes) is usable

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.samples import COLUMNS, Sample, Tail, decode, encode, read_samples, series, sources
+from profiler.samples import COLUMNS, Sample, Tail, decode, encode, read_samples, series, sources, whole_lines
 
 SAMPLES = [
     Sample(10**15, "gpu:GPU-1", "power_w", 431.125),
@@ -99,3 +99,16 @@ def test_a_tail_passes_over_what_is_old(tmp_path: Path) -> None:
     path.unlink()
     tail.skip(200)
     assert list(tail.read()) == []
+
+
+def test_lines_whose_numbers_are_none_are_left_out_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "samples"
+    first, *rest = encode(SAMPLES).splitlines(keepends=True)
+    bad = [b"1x\tgpu:a\tpower_w\t1\n", b"1\tgpu:a\tpower_w\t4#1\n", b"9" * 20 + b"\tgpu:a\tpower_w\t1\n"]
+    path.write_bytes(first + b"".join(bad) + b"".join(rest))
+    assert rows(path) == [tuple(s) for s in SAMPLES]
+    assert whole_lines(path) == len(SAMPLES) + len(bad)
+    path.write_bytes(bad[0])
+    assert read_samples(path).column_names == list(COLUMNS)
+    assert rows(path) == []
+    assert whole_lines(tmp_path / "nowhere") == 0

@@ -16,11 +16,11 @@ from profiler import integrity
 from profiler.checksums import FileSum
 from profiler.errors import DamagedError, InputError, damaged, together
 from profiler.records import requests_schema
+from profiler.samples import MOST_NS
 from profiler.schema import SCHEMA_VERSION, Manifest, Window
 from profiler.store.files import JOURNAL, MANIFEST, PARTS, REQUESTS, ROUTING, SAMPLES, TABLES, TELEMETRY, part
 
 _AMONG = "_found_with"
-MOST_NS = 1 << 62  # a century and a half; a column of a table holds no more
 
 
 def on_disk(manifest: Manifest) -> list[Window]:
@@ -85,17 +85,9 @@ class RunResult(Struct, frozen=True, dict=True):
     @cached_property
     def samples(self) -> Any:
         """pyarrow table ``t_ns, source, name, value``: everything the sampler saw."""
-        import pyarrow as pa
-
         from profiler.samples import read_samples
 
-        if self.is_sealed:
-            return self._read(TELEMETRY)
-        try:
-            return read_samples(self.folder / PARTS / SAMPLES)
-        except pa.ArrowException as error:
-            why = str(error).partition("\n")[0]
-            raise damaged(self.folder, f"{PARTS}/{SAMPLES} cannot be read ({why})") from None
+        return self._read(TELEMETRY) if self.is_sealed else read_samples(self.folder / PARTS / SAMPLES)
 
     def check_unread(self) -> None:
         """Hold the tables of a sealed run that nothing has read against their checksums.  Raises

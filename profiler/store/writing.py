@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from profiler import checksums, disk, integrity
+from profiler import checksums, disk, integrity, samples
 from profiler.checksums import Checksums
 from profiler.errors import InputError, StoreError
 from profiler.schema import SCHEMA_VERSION, Manifest, RoutingRecord, Window
@@ -152,11 +152,19 @@ class RunWriter(Struct):
         result = RunResult(self.folder, self.manifest)
         _write_tables(self.folder / REQUESTS, result.parts())
         _write_table(self.folder / TELEMETRY, result.samples)
+        self._note_samples_lost(result.samples.num_rows)
         disk.sync_all(self.folder)  # the engine's log too: what has a checksum has to last
         files = checksums.of_folder(self.folder, without=(PARTS, JOURNAL, MANIFEST, SUMMARY))
         self.update(status="complete", checksums=Checksums(files=files))
         tidy(self.folder)
         self.close()
+
+    def _note_samples_lost(self, read: int) -> None:
+        lost = samples.whole_lines(self.samples_path) - read
+        if lost:
+            self.note(f"lines of its samples left out as unreadable: {lost} of {lost + read}")
+        if not self.samples_path.exists() and any(each.usable for each in self.manifest.probes):
+            self.note("the file of its samples is gone: energy and memory over time are not known")
 
     def discard(self) -> None:
         """Remove a folder in which nothing was measured."""
