@@ -361,9 +361,7 @@ def test_a_sample_that_cannot_be_read_costs_itself_alone_and_is_said(tmp_path):
     run.seal()
     found = store.load(run.folder)
     assert found.samples.num_rows == 2
-    assert found.manifest.engine.notes == (
-        "1 of 3 lines of its samples could not be read: they are left out",
-    )
+    assert found.manifest.engine.notes == ("lines of its samples left out as unreadable: 1 of 3",)
 
 
 @pytest.mark.parametrize("usable", [True, False])
