@@ -16,6 +16,7 @@ from profiler.errors import StoreError
 from profiler.schema import RequestRecord
 
 ROWS_AT_ONCE = 256
+ROUTING_NOT_YET = "the run has not come to it"
 
 
 def requests_schema() -> Any:

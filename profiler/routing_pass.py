@@ -17,7 +17,7 @@ import msgspec
 from profiler.engines import routing_unknown
 from profiler.engines.base import Routed, RoutingSource
 from profiler.errors import EngineError
-from profiler.records import routing_schema
+from profiler.records import ROUTING_NOT_YET, routing_schema
 from profiler.schema import Model, RoutingRecord
 from profiler.settings import EngineSettings, Scenario
 from profiler.workload import Plan, load_trace
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WINDOW = 1 << 16  # no run holds so many
 AT_ONCE = 16
-NOT_YET = "the run has not come to it"
+NOT_YET = ROUTING_NOT_YET
 
 
 def missing(scenario: Scenario, settings: EngineSettings, model: Model) -> str | None:

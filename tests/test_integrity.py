@@ -13,11 +13,11 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from profiler import figures, index, integrity, records, store
+from profiler import figures, index, integrity, records, routing_pass, store
 from profiler.cli import entry
 from profiler.errors import DamagedError, InputError, StoreError
 from profiler.schema import Model, ProbeStatus, RoutingRecord
-from profiler.store import verifying
+from profiler.store import verifying, writing
 from tests import make
 
 REFERENCE = Path(__file__).parent.parent / "results/reference"
@@ -209,10 +209,7 @@ def test_one_of_those_that_cannot_be_read_is_damaged(tmp_path):
 def test_routing_that_comes_after_sealing_has_its_checksum(results):
     writer = store.RunWriter(results / "a", store.load(results / "a").manifest, -1)
     table = pa.table({"request": [0], "position": [0]})
-    record = RoutingRecord(
-        **{field.name: _any(field) for field in msgspec.structs.fields(RoutingRecord) if field.required}
-    )
-    writer.add_routing(table, record)
+    writer.add_routing(table, routing_record())
     assert not store.faults(results / "a")
     swapped_in = results / "a" / store.ROUTING
     flipped(swapped_in, None)
@@ -220,6 +217,12 @@ def test_routing_that_comes_after_sealing_has_its_checksum(results):
         _ = store.load(results / "a").routing
     with pytest.raises(DamagedError, match=r"routing.parquet is not the file"):
         index.figures([results])
+
+
+def routing_record():
+    return RoutingRecord(
+        **{field.name: _any(field) for field in msgspec.structs.fields(RoutingRecord) if field.required}
+    )
 
 
 def _any(field):
@@ -266,6 +269,43 @@ def test_a_window_whose_requests_are_damaged_is_named_and_held_anew(interrupted,
     assert not store.faults(interrupted.folder)
     if content is not None:
         assert (interrupted.folder / "damaged-requests-00001.parquet").read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, missing])
+def test_routing_that_is_damaged_before_the_end_is_named_and_owed_again(interrupted, damage):
+    table = pa.table({"request": [0], "position": [0]})
+    interrupted.add_routing(table, routing_record())
+    damage(interrupted.folder / store.ROUTING, None)
+    assert [each.state for each in verifying.standings([interrupted.folder])] == ["damaged"]
+    with pytest.raises(DamagedError, match=r"routing.parquet "):
+        interrupted.seal()
+    assert not (interrupted.folder / store.MANIFEST).exists()
+    again = store.RunWriter.reopen(store.load(interrupted.folder))
+    assert (again.manifest.routing, again.manifest.routing_missing) == (None, routing_pass.NOT_YET)
+    assert "routing" in again.manifest.engine.notes[-1]
+    assert not store.faults(again.folder)
+    again.add_routing(table, routing_record())
+    again.seal()
+    assert not store.faults(again.folder)
+    assert store.load(again.folder).routing.equals(table)
+
+
+def test_sealing_that_a_full_disk_ends_can_be_done_again(interrupted, monkeypatch):
+    before = interrupted.manifest
+    with monkeypatch.context() as full:
+        full.setattr(writing, "write_json", lambda *_: _full())
+        with pytest.raises(StoreError, match="No space"):
+            interrupted.seal()
+    assert interrupted.manifest == before
+    interrupted.update(status="failed", reason="No space")
+    again = store.RunWriter.reopen(store.load(interrupted.folder))
+    assert len(again.manifest.windows) == 3
+    again.seal()
+    assert not store.faults(again.folder)
+
+
+def _full():
+    raise StoreError("No space left on device")
 
 
 def test_a_journal_that_was_changed_is_named(interrupted):

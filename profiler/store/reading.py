@@ -162,12 +162,15 @@ def faults(folder: Path) -> list[InputError]:
         found = [*(integrity.fault(folder, *each) for each in known.items())]
         found += [_unreadable(folder, name) for name in tables]
     else:
-        found = [part_fault(folder, run.manifest, each.index) for each in on_disk(run.manifest)]
+        tables = [
+            *(part(each.index) for each in on_disk(run.manifest)),
+            *([ROUTING] * bool(run.manifest.routing)),
+        ]
+        found = [table_fault(folder, run.manifest, each) for each in tables]
     return [damaged(folder, each) for each in found if each]
 
 
-def part_fault(folder: Path, manifest: Manifest, window: int) -> str | None:
-    name = part(window)
+def table_fault(folder: Path, manifest: Manifest, name: str) -> str | None:
     known = sums(manifest).get(name)
     return integrity.fault(folder, name, known) if known else _unreadable(folder, name)
 

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from profiler import checksums, disk, integrity, samples
 from profiler.checksums import Checksums
-from profiler.errors import InputError, StoreError
+from profiler.errors import InputError, StoreError, damaged
+from profiler.records import ROUTING_NOT_YET
 from profiler.schema import SCHEMA_VERSION, Manifest, RoutingRecord, Window
 from profiler.store.files import (
     JOURNAL,
@@ -33,7 +34,7 @@ from profiler.store.files import (
     replacing,
     write_json,
 )
-from profiler.store.reading import RunResult, load, on_disk, part_fault, sums
+from profiler.store.reading import RunResult, load, on_disk, sums, table_fault
 
 
 class RunWriter(Struct):
@@ -65,7 +66,7 @@ class RunWriter(Struct):
         links in it, through which what is written would go elsewhere.
 
         Windows whose requests are damaged are no longer among its windows, which a note says, and the damaged
-        file is kept.
+        file is kept; so is a damaged table of routing, which is owed again.
         """
         if link := next((each for each in run.folder.rglob("*") if each.is_symlink()), None):
             raise InputError(
@@ -74,11 +75,23 @@ class RunWriter(Struct):
         lock = _locked(run.folder)
         writer = cls(run.folder, load(run.folder).manifest, lock)
         writer._leave_damaged_out()
+        writer._leave_routing_out()
         return writer
+
+    def _leave_routing_out(self) -> None:
+        why = self._routing_fault()
+        if why:
+            with suppress(FileNotFoundError):
+                os.replace(self.folder / ROUTING, self.folder / f"damaged-{ROUTING}")
+            self.update(routing=None, routing_missing=ROUTING_NOT_YET)
+            self.note(f"the routing recorded before is left out: it is damaged ({why})")
+
+    def _routing_fault(self) -> str | None:
+        return table_fault(self.folder, self.manifest, ROUTING) if self.manifest.routing else None
 
     def _leave_damaged_out(self) -> None:
         held = self.manifest
-        found = {each.index: part_fault(self.folder, held, each.index) for each in on_disk(held)}
+        found = {each.index: table_fault(self.folder, held, part(each.index)) for each in on_disk(held)}
         faults = {index: why for index, why in found.items() if why}
         if not faults:
             return
@@ -106,9 +119,9 @@ class RunWriter(Struct):
 
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest and write the journal; of a run that is whole, the manifest."""
-        changed = replace(self.manifest, **changes, schema_version=SCHEMA_VERSION)
-        self.manifest = integrity.signed(changed)
-        write_json(self.folder / (MANIFEST if changed.status == "complete" else JOURNAL), self.manifest)
+        changed = integrity.signed(replace(self.manifest, **changes, schema_version=SCHEMA_VERSION))
+        write_json(self.folder / (MANIFEST if changed.status == "complete" else JOURNAL), changed)
+        self.manifest = changed
 
     def _summed(self, name: str) -> Checksums:
         """The checksums with that of a file as it is now."""
@@ -148,7 +161,12 @@ class RunWriter(Struct):
         return 1 + max((each.index for each in on_disk(self.manifest)), default=-1)
 
     def seal(self) -> None:
-        """Merge the parts and rename the manifest into place; the last act of a whole run."""
+        """Merge the parts and rename the manifest into place; the last act of a whole run.
+
+        Raises StoreError; DamagedError where what was finished is no longer what was written.
+        """
+        if why := self._routing_fault():
+            raise damaged(self.folder, why)
         result = RunResult(self.folder, self.manifest)
         _write_tables(self.folder / REQUESTS, result.parts())
         _write_table(self.folder / TELEMETRY, result.samples)
