@@ -37,6 +37,7 @@ COMMAND_NOT_FOUND = 127
 UNENDED_S = 1.0  # a line that has no end by then is written as it is
 LONGEST_LINE_BYTES = 1 << 16
 LONGEST_SECRET_BYTES = 1 << 12
+READS_AT_ONCE = 16  # then signals and our own end are looked for: an engine may say more than can be cleaned
 LONGEST_FOLDER = 64  # with the names that engines give their sockets, 107 bytes at most
 
 PR_SET_PDEATHSIG = 1
@@ -122,14 +123,20 @@ class Log:
         return bool(self._rest)
 
     def take(self, is_all: bool = False) -> bool:
-        """Write what was said by now; of a line that has not ended only with ``is_all``.  False once nobody
-        is left who could say more."""
-        goes_on = True
-        with contextlib.suppress(BlockingIOError):
-            while piece := os.read(self.says_fd, LONGEST_LINE_BYTES):
+        """Write what was said by now, as far as ``READS_AT_ONCE`` take it; of a line that has not ended only
+        with ``is_all``, once nothing else is to be read.  False once nobody is left who could say more."""
+        try:
+            for _ in range(READS_AT_ONCE):
+                piece = os.read(self.says_fd, LONGEST_LINE_BYTES)
+                if not piece:
+                    break
                 self._rest += piece
                 self._write_lines()
+            else:
+                return True
             goes_on = False
+        except BlockingIOError:
+            goes_on = True
         if is_all or not goes_on:
             self._write(len(self._rest))
         return goes_on

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -269,6 +270,37 @@ process.stop()
         check=False,
     )
     assert done.stdout == "None\n", done.stderr
+
+
+def test_an_engine_that_says_more_than_can_be_cleaned_keeps_the_supervisor_from_nothing():
+    says_fd, said_fd = os.pipe()
+    with (
+        subprocess.Popen(["yes", "HF_TOKEN=abcdefgh"], stdout=said_fd) as engine,
+        open(os.devnull, "w") as log,
+    ):
+        os.close(said_fd)
+        once = Thread(target=supervise.Log(says_fd, log.fileno()).take)
+        once.start()
+        once.join(20)
+        is_at_it = once.is_alive()
+        engine.kill()
+        once.join()
+    os.close(says_fd)
+    assert not is_at_it
+
+
+def test_what_an_engine_said_last_is_whole_however_much_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise, "READS_AT_ONCE", 2)
+    monkeypatch.setattr(supervise, "LONGEST_LINE_BYTES", 8)
+    says_fd, said_fd = os.pipe()
+    os.write(said_fd, b"line\n" * 5 + b"no end")
+    with open(tmp_path / "log", "w") as log:
+        taking = supervise.Log(says_fd, log.fileno())
+        assert all(taking.take(is_all=True) for _ in range(3))
+        os.close(said_fd)
+        assert not taking.take()
+    os.close(says_fd)
+    assert (tmp_path / "log").read_bytes() == b"line\n" * 5 + b"no end"
 
 
 def test_the_supervisor_imports_nothing_of_the_package():
