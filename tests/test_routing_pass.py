@@ -270,7 +270,9 @@ def test_ctrl_c_in_the_pass_keeps_the_windows_and_leaves_it_owed(tmp_path, monke
 
     Fake(monkeypatch, source(ask=ask))
     found = one(tmp_path)
-    found.writer.add(make.window(0, 1, 2))
+    window, requests = make.steady(0, 10.0)
+    records.write_records(found.writer.records_path(0), requests)
+    found.writer.add(window)
     with pytest.raises(KeyboardInterrupt):
         measure._record_routing([found], Quiet())
     found.mark(KeyboardInterrupt())
