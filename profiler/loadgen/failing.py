@@ -8,7 +8,7 @@ from profiler.schema import Endpoint, Outcome
 
 CONNECTION_FAILURES: tuple[Outcome, ...] = ("connect_error", "connect_timeout", "reset")
 TIMEOUTS: tuple[Outcome, ...] = ("first_token_timeout", "gap_timeout", "total_timeout")
-OVERLOADED = (429, 503)
+OVERLOADED = (429, 502, 503, 504)  # of the server, or of what stands before it
 MOST_PIECES_TOLD = 4096  # to put more together inside a window would delay stamps
 
 
@@ -21,7 +21,8 @@ class Failing:
         self.last: str | None = None
         self._endpoint = endpoint
         self._disconnected = 0
-        self._overloaded = 0
+        self._turned_away = 0
+        self._timed_out = 0
         self._was_answered = False
 
     def add(self, exchange: Exchange) -> bool:
@@ -33,24 +34,31 @@ class Failing:
         good = exchange.answered and (self._was_answered or self._judged(exchange)[0] == "ok")
         if good:
             self._was_answered = True
-            self.in_row = self._disconnected = self._overloaded = 0
+            self.in_row = self._disconnected = self._turned_away = self._timed_out = 0
             return True
         self.in_row += 1
         refused = exchange.status not in (None, 200)
         self._disconnected += not refused and exchange.failure in CONNECTION_FAILURES
-        self._overloaded += exchange.status in OVERLOADED or exchange.failure in TIMEOUTS
+        self._turned_away += exchange.status in OVERLOADED
+        self._timed_out += not refused and exchange.failure in TIMEOUTS
         self.last = self._told_by(exchange)
         return False
 
-    def why_lost(self) -> str | None:
-        """Why the server is not one to be measured now, to follow its address: all failures in a row were
-        connections', no request was ever answered, or none in a row was a sign of too much load.  None where
-        it may be just that, which is data."""
+    def why_lost(self, had_token: bool) -> str | None:
+        """Why the server is not one to be measured now, to follow its address; ``had_token``: of any answer
+        of this load, one under way included.
+
+        All failures in a row were connections'; or none was a sign of too much load; or there were others
+        than refusals for that, and no token ever came.  None where it may be just too much load, which is
+        data: of a search, a load that is missed.
+        """
         if 0 < self._disconnected == self.in_row:
             return f"stopped answering: {self.last}"
-        if not self._was_answered or not self._overloaded:
-            return f"answers with nothing but failures: {self.last}"
-        return None
+        if 0 < self._turned_away == self.in_row:
+            return None
+        if had_token and self._turned_away + self._timed_out:
+            return None
+        return f"answers with nothing but failures: {self.last}"
 
     def _judged(self, exchange: Exchange) -> tuple[Outcome, str | None]:
         return judge(exchange, read(exchange), self._endpoint)

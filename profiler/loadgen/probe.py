@@ -13,6 +13,7 @@ from profiler.errors import InputError, nearest
 from profiler.loadgen.client import Connection, Target, target_of
 from profiler.loadgen.decode import NO_COUNT, Answer, judge, read
 from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.failing import OVERLOADED
 from profiler.loadgen.payload import ASSUMED_VOCAB, build
 from profiler.schema import Endpoint
 from profiler.settings import Timeouts, Workload
@@ -21,7 +22,6 @@ from profiler.workload import Plan, PlannedRequest
 PROBE_INPUT_TOKENS = 8
 PROBE_OUTPUT_TOKENS = 2
 BODY_CHARS = 200
-BUSY = (429, 502, 503, 504)
 AGAIN_AFTER_S = 1.0
 
 
@@ -73,7 +73,7 @@ async def _probe(endpoint: Endpoint, timeout_s: float) -> Endpoint:
 def _passes(exchange: Exchange) -> bool:
     """Whether what went wrong may be over in a moment and says nothing of how the server talks: to fall back
     to a way that measures less would last for the whole run."""
-    return exchange.failure == "reset" or exchange.status in BUSY
+    return exchange.failure == "reset" or exchange.status in OVERLOADED
 
 
 def _why_not(endpoint: Endpoint, refusal: str) -> str:
@@ -123,7 +123,7 @@ def _refuse_bad_answer(endpoint: Endpoint, exchange: Exchange) -> None:
     if exchange.status in (401, 403):
         key = "the API key was refused" if endpoint.api_key else "an API key is needed"
         raise InputError(f"{url}: {key} (HTTP {exchange.status}); name the variable that holds the right one")
-    if exchange.status in BUSY:
+    if exchange.status in OVERLOADED:
         raise InputError(
             f"{url} does not serve now: GET /models gave HTTP {exchange.status}; it is busy, or not up yet, "
             "or what stands before it has no server: try again"

@@ -275,7 +275,7 @@ class Session:
 
     def stopped(self, text: str) -> Stopped:
         """How a useless window ends."""
-        why = self._failing.why_lost()
+        why = self._failing.why_lost(any(each.had_token for each in self.connections))
         return Stopped(text) if why is None else Lost(text, why)
 
     # ------------------------------------------------------------------------------ inside

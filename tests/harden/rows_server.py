@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from profiler.loadgen.failing import OVERLOADED
 from tests.harden.cell import Live
 from tests.harden.nouns import Case, Expect, Fault, Group, Phase
 
@@ -95,8 +96,8 @@ def bad_answers(
     *faults: dict[str, Any],
     words: tuple[str, ...] = (),
 ) -> dict[Phase, Case | str]:
-    """Answers come and are bad, or the server has too much to do: the window is held, as data; the next one,
-    in which no answer is good, is given up.  In the last window the run ends with too many failures."""
+    """Answers come and are bad: the window is held, as data; the next one, in which no answer is good, is
+    given up.  In the last window the run ends with too many failures."""
     bad = frozenset({outcome})
     return {
         "start": at_start(start, *faults),
@@ -112,6 +113,31 @@ def bad_answers(
                 code=1, says=TOO_MANY, status="complete", windows=2, outcomes=bad, within_s=TO_THE_END_S
             ),
         ),
+        "shutdown": NOTHING_ASKED,
+    }
+
+
+def too_much(
+    outcome: str, start: str, *faults: dict[str, Any], words: tuple[str, ...] = ()
+) -> dict[Phase, Case | str]:
+    """As a server with too much to do: each window is held, or ends early, as data.  From the first on none
+    has an answer then, and the run no figure; in the last it ends with too many failures."""
+
+    def struck(code: int, says: str) -> Case:
+        expect = Expect(
+            code=code,
+            says=says,
+            status="complete",
+            windows=2,
+            outcomes=frozenset({outcome}),
+            within_s=TO_THE_END_S,
+        )
+        return Case(words=words, strike=switch(*faults), expect=expect)
+
+    return {
+        "start": at_start(start, *faults),
+        "warm-up": struck(4, "no request succeeded"),
+        "window": struck(1, TOO_MANY),
         "shutdown": NOTHING_ASKED,
     }
 
@@ -143,8 +169,9 @@ def now_and_then(outcome: str, kind: str) -> dict[Phase, Case | str]:
 
 def refusal(status: int, says: str = "") -> dict[Phase, Case | str]:
     words = rf"HTTP {status}: .*{says or 'simulated refusal'}"
-    kinds = given_up if status not in (429, 503) else bad_answers
-    return kinds("http_error", NOTHING_BUT + words, words, {"kind": f"http_{status}"})
+    if status in OVERLOADED:
+        return too_much("http_error", words, {"kind": f"http_{status}"})
+    return given_up("http_error", NOTHING_BUT + words, words, {"kind": f"http_{status}"})
 
 
 def redirect(status: int) -> dict[Phase, Case | str]:
@@ -228,9 +255,8 @@ ANSWERS = [
         "server",
         "hangs",
         "falls silent in the middle of every answer",
-        bad_answers(
+        too_much(
             "gap_timeout",
-            NOTHING_BUT + "the stream fell silent",
             "no complete answer in",
             {"kind": "hang"},
             words=HASTY,
@@ -252,9 +278,8 @@ ANSWERS = [
         "server",
         "comments only",
         "sends comments and no tokens any more",
-        bad_answers(
+        too_much(
             "gap_timeout",
-            NOTHING_BUT + "the stream fell silent",
             "no complete answer in",
             {"kind": "pings"},
             words=HASTY,

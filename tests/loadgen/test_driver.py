@@ -217,14 +217,17 @@ async def test_dead_engine_ends_the_window_soon(simulated, job):
     ("kind", "outcome", "words"),
     [
         ("http_500", "http_error", 'HTTP 500: {"error":{"message":"simulated refusal"'),
-        ("http_429", "http_error", "asks to wait 1 s (Retry-After)"),
+        ("http_401", "http_error", "HTTP 401"),
+        ("http_404", "http_error", "HTTP 404"),
+        ("hang_after_head", "first_token_timeout", "no token in 0.4 s"),
         ("too_many", "malformed", "9 tokens came, 8 were asked for"),
         ("error_event", "stream_error", "simulated engine failure"),
     ],
 )
 async def test_engine_that_only_fails_is_given_up_in_its_own_words(simulated, job, kind, outcome, words):
     began = time.perf_counter()
-    held, records = await hold(job(simulated(faults=[{"kind": kind}]), concurrency=2, window_s=30.0))
+    plan = job(simulated(faults=[{"kind": kind}]), concurrency=2, window_s=30.0, timeouts=QUICK)
+    held, records = await hold(plan)
     assert time.perf_counter() - began < 10
     assert held.lost.startswith("answers with nothing but failures: ")
     assert words in held.lost
@@ -244,6 +247,40 @@ async def test_too_much_load_for_a_while_is_trouble_of_a_window(simulated, job, 
     assert "HTTP 429" in held.trouble
     assert held.lost is None  # it answered at times: a load too high is data
     assert held.steady_start_ns is not None
+
+
+@pytest.mark.parametrize("kind", ["http_429", "http_503"])
+async def test_a_server_that_turns_all_away_has_a_window_with_trouble(simulated, job, kind):
+    """As one whose quota an earlier window used up does: no window of it is worth the others."""
+    plan = job(simulated(faults=[{"kind": kind}]), concurrency=4, window_s=30.0)
+    held, records = await hold(plan)
+    assert kind.replace("http_", "HTTP ") in held.trouble
+    assert held.lost is None
+    assert held.steady_end_ns is None
+    assert {r.outcome for r in records} <= {"http_error", "cancelled"}
+
+
+async def test_refusals_beside_answers_under_way_are_no_lost_server(scripted, job):
+    """Answers take longer than the row of refusals that ends the window: none has ended by then."""
+    admitted = []
+
+    async def answer(writer, head, body):
+        if len(admitted) == 4:
+            writer.write(b"HTTP/1.1 429 Too Many\r\ncontent-length: 0\r\n\r\n")
+            return
+        admitted.append(writer)
+        event = b'data: {"choices": [{"token_ids": [1]}]}\n\n'
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await asyncio.sleep(0.1)
+
+    async with scripted(answer) as endpoint:
+        plan = job(endpoint, mode="open", rate=20.0, n_out=100, window_s=8.0, max_window_s=8.0)
+        held, records = await hold(plan)
+    assert "HTTP 429" in held.trouble
+    assert held.lost is None
+    assert {r.outcome for r in records} == {"http_error", "cancelled"}
 
 
 async def test_a_closed_loop_waits_as_long_as_the_server_asks(simulated, job):
