@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from profiler import store
+from profiler import disk, store
 from profiler.cluster import nodes
 from profiler.errors import InputError, StoreError
 from profiler.settings import Scenario
-from profiler.storage.local import grouped
+from profiler.storage.local import grouped, sealed
 from profiler.sweep.nouns import Start
 
 FOLDER = "profile-sweeps"
@@ -137,18 +137,19 @@ def told(ask: Ask, function: Any, *arguments: Any) -> Any:
 
 
 def fetch(ask: Ask, folder: str, into: Path) -> Path:
-    """A folder of a node as one of ``into``, by its name.
+    """A folder of a node as one of ``into``, by its name: on the disk here when this returns, for the node's
+    is dropped then.  What is there already stays where it is whole.
 
-    Raises StoreError where it cannot be written here or came back changed; what Ray raises where the node is
-    gone.  Half a folder is never left.
+    Raises StoreError where it cannot be written here, came back changed or is damaged there; what Ray raises
+    where the node is gone.  Half a folder is never left.
     """
     name = Path(folder).name
     beside = into / "sweeps" / ".fetched" / f"{name}.{os.getpid()}"
     try:
         for each in told(ask, listing, folder):
             _fetch_file(ask, f"{folder}/{each.name}", beside / each.name, each)
-        if not (into / name).exists():
-            os.replace(beside, into / name)
+        if not _is_whole(into / name):
+            _settle(beside, into / name)
     except OSError as error:
         raise StoreError(f"cannot bring {name} to {into}: {error.strerror or error}") from None
     finally:
@@ -156,6 +157,19 @@ def fetch(ask: Ask, folder: str, into: Path) -> Path:
         with suppress(OSError):
             beside.parent.rmdir()
     return into / name
+
+
+def _is_whole(run: Path) -> bool:
+    return (run / store.MANIFEST).exists() and not store.faults(run)
+
+
+def _settle(beside: Path, target: Path) -> None:
+    if (beside / store.MANIFEST).exists():
+        sealed(beside)
+    disk.sync_all(beside)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(beside, target)
+    disk.sync(target.parent)
 
 
 def _fetch_file(ask: Ask, there: str, target: Path, facts: FileFacts) -> None:
