@@ -32,6 +32,7 @@ from profiler.settings import Timeouts
 
 MAX_HEAD_BYTES = 1 << 20
 MAX_BODY_BYTES = 256 << 20
+LONGEST_RETRY_AFTER_S = 365 * 86_400.0  # some servers write any number of digits
 INTERIM = (100, 102, 103)  # statuses that announce another answer to the same request
 
 
@@ -239,7 +240,7 @@ class Connection(asyncio.Protocol):
         elif key == b"location":
             self.exchange.error = f"sends us on to {value.decode(errors='replace')}"
         elif key == b"retry-after" and value.strip().isdigit():  # a date is not understood
-            self.exchange.retry_after_s = float(value)
+            self.exchange.retry_after_s = min(float(value), LONGEST_RETRY_AFTER_S)
         elif key == b"content-encoding" and value.strip().lower() != b"identity":
             self.exchange.error = f"compressed ({value.decode(errors='replace')}), which nobody asked for"
 

@@ -51,6 +51,7 @@ class _Header(Struct, frozen=True, array_like=True, gc=False):
     status: int | None
     failure: Outcome | None
     error: str | None
+    retry_after_s: float | None
     piece_count: int
 
 
@@ -96,6 +97,7 @@ class Spill:
                 exchange.status,
                 exchange.failure,
                 exchange.error,
+                exchange.retry_after_s,
                 len(pieces),
             )
         )
@@ -190,6 +192,7 @@ def _read_one(file: BinaryIO) -> Exchange:
     exchange.status = header.status
     exchange.failure = header.failure
     exchange.error = header.error
+    exchange.retry_after_s = header.retry_after_s
     exchange.stamps.frombytes(file.read(exchange.stamps.itemsize * header.piece_count))
     lengths = array("I")
     lengths.frombytes(file.read(lengths.itemsize * header.piece_count))

@@ -206,6 +206,18 @@ async def test_trouble_ends_in_time_with_its_name(scripted, pieces, close, outco
         caller.connection.close()
 
 
+async def test_a_wait_of_any_number_of_digits_is_a_long_one(scripted):
+    async def busy(writer, head, body):
+        wait = b"9" * 400
+        await write(writer, b"HTTP/1.1 429 Busy\r\nretry-after: %b\r\ncontent-length: 0\r\n\r\n" % wait)
+
+    async with scripted(busy) as endpoint:
+        caller = Caller(endpoint)
+        got = await caller.ask()
+        assert got.error == "HTTP 429: asks to wait 3.1536e+07 s (Retry-After)"
+        caller.connection.close()
+
+
 async def test_interim_answers_are_not_the_answer(scripted):
     async def early(writer, head, body):
         hints = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"

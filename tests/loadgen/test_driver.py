@@ -258,6 +258,7 @@ async def test_a_server_that_turns_all_away_has_a_window_with_trouble(simulated,
     assert held.lost is None
     assert held.steady_end_ns is None
     assert {r.outcome for r in records} <= {"http_error", "cancelled"}
+    assert all(r.error.endswith(" s (Retry-After)") for r in records if r.outcome == "http_error")
 
 
 async def test_refusals_beside_answers_under_way_are_no_lost_server(scripted, job):

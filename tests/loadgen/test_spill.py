@@ -15,7 +15,7 @@ from profiler.loadgen.spill import FLUSH_BYTES, Spill
 from profiler.workload import PlannedRequest
 
 FIELDS = ("due_ns", "opening_ns", "sent_ns", "first_token_ns", "end_ns")
-FIELDS += ("status", "failure", "error", "stamps", "pieces")
+FIELDS += ("status", "failure", "error", "retry_after_s", "stamps", "pieces")
 
 
 def exchange(index=0, pieces=((1, b"a"), (2, b"bc")), **fields):
@@ -55,6 +55,7 @@ exchanges = st.builds(
     status=st.none() | st.integers(100, 599),
     failure=st.none() | st.sampled_from(["reset", "cancelled", "gap_timeout", "connect_error"]),
     error=st.none() | st.text(st.characters(codec="utf-8")),
+    retry_after_s=st.none() | st.floats(0, 1e9),
 )
 
 
