@@ -64,6 +64,10 @@ class Failing:
         return judge(exchange, read(exchange), self._endpoint)
 
     def _told_by(self, exchange: Exchange) -> str:
+        """What the transport saw says enough: to understand half an answer takes as long as a whole one, and
+        of those cut off there may be hundreds at once, inside the window."""
+        if exchange.failure is not None and exchange.status in (None, 200):
+            return exchange.error or exchange.failure
         if exchange.piece_count > MOST_PIECES_TOLD:
             return exchange.error or f"HTTP {exchange.status}"
         outcome, error = self._judged(exchange)

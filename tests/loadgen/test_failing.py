@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from profiler.loadgen import failing as module
 from profiler.loadgen.exchange import Exchange
 from profiler.loadgen.failing import Failing
 from profiler.schema import Endpoint
@@ -46,3 +47,18 @@ def test_too_much_load_is_data_and_all_else_is_a_lost_server(row, had_token, why
     assert failing.in_row == len(row)
     found = failing.why_lost(had_token)
     assert found is None if why is None else found.startswith(why)
+
+
+def test_answers_that_were_cut_off_are_not_parsed_inside_the_window(monkeypatch):
+    def parse(_):
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(module, "read", parse)
+    failing = Failing(ENDPOINT)
+    for status, error, told in ((200, "connection lost", "connection lost"), (None, None, "reset")):
+        cut = failed("reset")
+        cut.status, cut.error = status, error
+        cut.pieces = [b'data: {"choices": [{"token_ids": [1]}]}\n\n'] * 1000
+        cut.stamps.extend(range(1000))
+        assert not failing.add(cut)
+        assert failing.last == told
