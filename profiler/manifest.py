@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 
 from msgspec.structs import replace as replace_struct
 
-from profiler import __version__, procfs, routing_pass, scenario
+from profiler import __version__, procfs, routing_pass, scenario, store
 from profiler.plain import in_a_path
 from profiler.prepare import Plan, without_secrets
 from profiler.schema import SCHEMA_VERSION, EngineFacts, Manifest, Memory
@@ -23,6 +22,7 @@ def of(plan: Plan, number: int) -> Manifest:
         schema_version=SCHEMA_VERSION,
         run_id=f"{in_a_path(model.name)}-{in_a_path(plan.scenario.name)}-{utc}-{own_hash(plan, number)}",
         group=plan.group,
+        group_size=len(plan.models),
         tool_version=__version__,
         status="running",
         reason=None,
@@ -54,6 +54,5 @@ def digest(what: Scenario) -> str:
 
 
 def own_hash(plan: Plan, number: int) -> str:
-    """What a run id ends with: 8 hex digits that no other run of the group has."""
-    words = f"{digest(plan.scenario)} {plan.group} {number}"
-    return hashlib.sha256(words.encode()).hexdigest()[:8]
+    """What a run id ends with."""
+    return store.own_hash(digest(plan.scenario), plan.group, number)

@@ -362,15 +362,15 @@ class Imported(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, frozen=True, kw_only=True):
     """``manifest.json``: written last, so that its presence says the run is whole.
 
-    ``group`` is shared by runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one instant on the
-    calendar and on the monotonic clock.  ``cut_short``: windows that something ended early; their requests
-    are kept, no figure is made of them.  ``engine`` describes the first start, ``starts_s`` times each;
-    ``engine_from``: the run that started it, if another.  ``routing_missing``: why no routing was recorded.
-    ``boot_id``, ``checksums``: None in older folders."""
+    ``group`` is shared by ``group_size`` runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one
+    instant, on calendar and monotonic clock.  ``cut_short``: windows that ended early; no figure is made of
+    them.  ``engine`` describes the first start, ``starts_s`` times each; ``engine_from``: the run that did
+    it.  ``routing_missing``: why none is.  ``boot_id``, ``group_size``, ``checksums``: None in old folders."""
 
     schema_version: int
     run_id: str
     group: str
+    group_size: int | None = None
     tool_version: str
     status: Literal["running", "complete", "interrupted", "failed"]
     reason: str | None

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from profiler import fit, host, manifest, prepare, procfs, scenario
+from profiler import fit, host, manifest, prepare, procfs, scenario, store
 from profiler.errors import InputError
 from profiler.schema import Gpu
 from profiler.subject import Subject
@@ -209,3 +209,48 @@ def test_routings_that_cannot_be_had_are_refused_in_one_line(tmp_path, model, en
         plan(tmp_path, model, engine=engine, overrides=(f"engine.routing={routing}", "load.concurrency=1"))
     assert "\n" not in str(found.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def two(monkeypatch, tmp_path):
+    """The folders of two models that were to take turns, nothing held yet."""
+    machine(monkeypatch, 0)
+    made = plan(tmp_path, "a", "b", engine="simulated")
+    for number in range(2):
+        store.RunWriter.create(tmp_path, manifest.of(made, number)).close()
+    monkeypatch.setattr(host, "collect", lambda: made.host)
+    return sorted(tmp_path / name for name in store.within(tmp_path))
+
+
+def test_resume_says_which_of_the_models_it_does_not_go_on_with(two):
+    assert prepare.resume(two[0]).notes == ()
+    assert len(prepare.resume(two[0]).models) == 2
+    journal = two[1] / store.JOURNAL
+    content = journal.read_bytes()
+    journal.write_bytes(content[:-9])
+    (note,) = prepare.resume(two[0]).notes
+    assert "b-" in note
+    assert "journal.json cannot be read" in note
+    journal.unlink()  # killed before it was there
+    (note,) = prepare.resume(two[0]).notes
+    assert "model 2 of 2 is not beside" in note
+    journal.write_bytes(content)
+    two[1].rename(two[1].with_name("renamed"))
+    assert prepare.resume(two[0]).notes == ()
+
+
+def test_what_is_left_of_a_sealed_run_is_not_tidied_where_the_run_is_damaged(tmp_path):
+    run = make.writer(tmp_path, [make.steady(0, 10.0, 5)])
+    kept = run.records_path(0).read_bytes()
+    run.seal()
+    (run.folder / store.PARTS).mkdir()
+    run.records_path(0).write_bytes(kept)
+    whole = (run.folder / store.REQUESTS).read_bytes()
+    (run.folder / store.REQUESTS).write_bytes(b"")
+    with pytest.raises(InputError, match=r"requests.parquet has 0 bytes"):
+        prepare.resume(run.folder)
+    assert run.records_path(0).read_bytes() == kept
+    (run.folder / store.REQUESTS).write_bytes(whole)
+    with pytest.raises(InputError, match="nothing is left to resume"):
+        prepare.resume(run.folder)
+    assert not run.records_path(0).exists()

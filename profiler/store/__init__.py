@@ -34,7 +34,7 @@ from profiler.store.files import (
     replacing,
     write_json,
 )
-from profiler.store.reading import RunResult, faults, find, group, is_run, load, within
+from profiler.store.reading import RunResult, absent, faults, find, group, is_run, load, own_hash, within
 from profiler.store.writing import RunWriter, tidy
 
 __all__ = [
@@ -50,12 +50,14 @@ __all__ = [
     "TELEMETRY",
     "RunResult",
     "RunWriter",
+    "absent",
     "check_writable",
     "faults",
     "find",
     "group",
     "is_run",
     "load",
+    "own_hash",
     "part",
     "replacing",
     "tidy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -245,3 +246,27 @@ def group(out: Path, name: str) -> list[RunResult]:
         with suppress(InputError):
             found.append(load(out / run))
     return sorted((r for r in found if r.manifest.group == name), key=lambda r: r.manifest.clock_ns)
+
+
+def own_hash(scenario_hash: str, group: str, number: int) -> str:
+    """What a run id ends with: 8 hex digits that no other run of the group has."""
+    return hashlib.sha256(f"{scenario_hash} {group} {number}".encode()).hexdigest()[:8]
+
+
+def absent(run: RunResult) -> list[str]:
+    """Of the runs that were interleaved with this one, those that are not beside it or cannot be read, each
+    in words; nothing is known of folders from before ``group_size``."""
+    held, out = run.manifest, run.folder.absolute().parent
+    beside = {name.rpartition("-")[2]: out / name for name in within(out)}
+    beside |= {each.manifest.run_id.rpartition("-")[2]: each.folder for each in group(out, held.group)}
+    found = []
+    for number in range(held.group_size or 0):
+        folder = beside.get(own_hash(held.scenario_hash, held.group, number))
+        if folder is None:
+            found.append(f"the run of model {number + 1} of {held.group_size} is not beside {run.folder}")
+            continue
+        try:
+            load(folder)
+        except InputError as error:
+            found.append(str(error))
+    return [f"not gone on with: {each}" for each in found]
