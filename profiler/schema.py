@@ -364,8 +364,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     ``group`` is shared by ``group_size`` runs that were interleaved.  ``unix_ns`` and ``clock_ns`` are one
     instant, on calendar and monotonic clock.  ``cut_short``: windows that ended early; no figure is made of
-    them.  ``engine`` describes the first start, ``starts_s`` times each; ``engine_from``: the run that did
-    it.  ``routing_missing``: why none is.  ``boot_id``, ``group_size``, ``checksums``: None in old folders."""
+    them.  ``engine`` describes the first start, ``starts_s`` times each; ``engine_from``: the run it is of,
+    if another.  ``routing_missing``: why none is.  Old folders lack boot_id, group_size and checksums."""
 
     schema_version: int
     run_id: str
