@@ -132,8 +132,8 @@ def writer(out: Path, windows: list[tuple[Window, list[RequestRecord]]], **chang
 
 
 def written_again(folder: Path) -> None:
-    """A sealed run folder that was changed since passes for one that was written like this."""
-    file = folder / store.MANIFEST
+    """A run folder that was changed since passes for one that was written like this."""
+    file = next(path for name in (store.MANIFEST, store.JOURNAL) if (path := folder / name).exists())
     held = msgspec.convert(msgspec.json.decode(file.read_bytes()), Manifest)
     files = {name: checksums.of_file(folder / name) for name in held.checksums.files}
     sums = checksums.Checksums(files=files)

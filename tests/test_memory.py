@@ -57,6 +57,11 @@ def sampled(source: str, values: dict[str, float], t_s: float = 20.0) -> list[tu
     return [(t_s, source, name, value) for name, value in values.items()]
 
 
+def throughout(source: str, values: dict[str, float]) -> list[tuple[float, str, str, float]]:
+    """The same every two seconds: a peak is only known where the sampler never looked away for long."""
+    return [each for t_s in range(10, 92, 2) for each in sampled(source, values, t_s)]
+
+
 def run_of(
     tmp_path: Any,
     account: Memory,
@@ -201,7 +206,7 @@ def test_a_board_that_keeps_its_size_secret_is_accounted_as_far_as_it_is_used(tm
 
 
 def on_host(tmp_path: Any, account: Memory, pss: float | None = 3.0 * GIB, **changes: Any) -> MemoryAccount:
-    rows = [] if pss is None else sampled("process:m", {"rss_bytes": 2 * pss, "pss_bytes": pss})
+    rows = [] if pss is None else throughout("process:m", {"rss_bytes": 2 * pss, "pss_bytes": pss})
     return memory.account(run_of(tmp_path, account, rows, gpus=(), **changes))
 
 
@@ -327,7 +332,7 @@ SIZES = st.one_of(st.none(), st.integers(0, 1 << 42))
     gpu=st.booleans(),
 )
 def test_whatever_is_known_the_rows_add_up_exactly(tmp_path_factory, data, board, gpu):
-    rows = sampled("gpu:GPU-1", board) if gpu else sampled("process:m", {"rss_bytes": 9e9})
+    rows = sampled("gpu:GPU-1", board) if gpu else throughout("process:m", {"rss_bytes": 9e9})
     run = run_of(tmp_path_factory.mktemp("run"), Memory(**data), rows, gpus=("GPU-1",) if gpu else ())
     found = memory.account(run)
     assert (found.total_bytes is None) == (gpu and "memory_used_bytes" not in board)
@@ -436,7 +441,7 @@ def test_an_engine_that_does_not_say_its_use_has_none(tmp_path):
 
 def test_on_a_cpu_the_remainder_is_required_because_activations_are_in_it(tmp_path):
     held = Memory(weights_bytes=GIB, kv_bytes=GIB, kv_tokens=1 << 20, runtime_bytes=GIB // 2)
-    rows = sampled("process:m", {"rss_bytes": 3 * GIB}) + usage(15, 0.5)
+    rows = throughout("process:m", {"rss_bytes": 3 * GIB}) + usage(15, 0.5)
     (use,) = memory.account(run_of(tmp_path, held, rows, gpus=())).uses
     assert use.required_bytes == GIB + GIB // 2 + GIB // 2 + GIB // 2
 

@@ -131,7 +131,9 @@ def test_a_limit_is_a_shaded_region_and_the_highest_load_within_it_is_ringed(tmp
 
 def test_what_a_search_found_is_ringed_once_it_is_done(tmp_path):
     searched = scenario(search=Search(find="capacity", max_probes=6), slo={"ttft_p90_s": 0.5})
-    run = run_of(tmp_path, scenario=searched, status="complete")
+    writer = make.writer(tmp_path, of_loads(), scenario=searched)
+    writer.seal()
+    run = store.load(writer.folder)
     chart = checked(latency.of_runs([run])[0])
     assert {r["load"]: r["found"] for r in chart.rows if r["load"]} == {"1": None, "4": "capacity found"}
     assert "ring: m, capacity found: 4" in chart.notes

@@ -16,7 +16,7 @@ from profiler.schema import LoadPoint, Memory
 from tests import make
 from tests.charts.valid import checked
 from tests.routing import recorded
-from tests.test_memory import BOARD, COUNTED, GIB, model, run_of, sampled
+from tests.test_memory import BOARD, COUNTED, GIB, model, run_of, sampled, throughout
 
 LOADS = tuple(
     make.window(n, 10 + 20 * n, 20 + 20 * n, point=LoadPoint(mode="closed", concurrency=load))
@@ -99,7 +99,7 @@ def test_nothing_known_is_no_drawing(tmp_path):
 
 
 def test_an_account_of_nothing_but_a_remainder_is_no_drawing(tmp_path):
-    seen = sampled("process:m", {"rss_bytes": 3 * GIB})
+    seen = throughout("process:m", {"rss_bytes": 3 * GIB})
     run = run_of(tmp_path, Memory(), seen, gpus=(), model=replace(model(weights="remote"), name="m"))
     assert accounts.account(run).total_bytes == 3 * GIB
     found, *_ = memory.of_run(run)
