@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,15 +21,59 @@ from profiler.nvml.load import LOAD_VARIABLE
 FOLDERS = ("/run/lock", "/dev/shm", "/tmp")  # noqa: S108 (the lock is what counts, not the file)
 
 
+class TakenError(InputError):
+    """Another process measures on a board.  ``uuid``: on which; ``who``: that process, in words."""
+
+    def __init__(self, uuid: str, who: str) -> None:
+        super().__init__(uuid, who)
+        self.uuid, self.who = uuid, who
+
+    def __str__(self) -> str:
+        return (
+            f"{self.uuid} is being measured by {self.who}: both would be spoilt; wait for it, stop it, or "
+            "choose another GPU: CUDA_VISIBLE_DEVICES (or engine.env) for an engine started here, --devices "
+            "for a server"
+        )
+
+
+class _Kept(threading.local):
+    """What a thread keeps: boards' lock files, None outside of :func:`kept`."""
+
+    stack: contextlib.ExitStack | None = None
+    paths: frozenset[Path] = frozenset()
+
+
+_kept = _Kept()
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """What this thread takes with :func:`held` in the block it holds to the end of the block, the outermost
+    where they are nested, and may hold again meanwhile: nobody gets in between two engine starts."""
+    if _kept.stack is not None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        _kept.stack, _kept.paths = stack, frozenset()
+        try:
+            yield
+        finally:
+            _kept.stack = None
+
+
 @contextlib.contextmanager
 def held(uuids: Sequence[str], out: Path) -> Iterator[None]:
     """Keep these boards to this process; ``out`` is told to whoever asks for one of them meanwhile.
 
-    Raises InputError where another process holds one.  Where no lock can be had, nobody is kept off.
+    Raises TakenError where another process holds one.  Where no lock can be had, nobody is kept off.
     """
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as own:
         for uuid in sorted(uuids):
-            stack.enter_context(_one(uuid, out))
+            if _kept.stack is None:
+                own.enter_context(_one(uuid, out))
+            elif (path := _path(uuid)) is not None and path not in _kept.paths:
+                _kept.stack.enter_context(_one(uuid, out))
+                _kept.paths |= {path}
         yield
 
 
@@ -61,7 +106,7 @@ def _locked(path: Path, uuid: str) -> int | None:
         except BlockingIOError:
             said = os.pread(descriptor, 4096, 0).decode(errors="replace").splitlines()
             os.close(descriptor)
-            raise InputError(_taken(uuid, said)) from None
+            raise TakenError(uuid, _who(said)) from None
         except OSError:
             os.close(descriptor)
             return None
@@ -88,12 +133,8 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _taken(uuid: str, said: Sequence[str]) -> str:
-    who = f"process {said[0]}, whose results go to {said[1]}" if len(said) > 1 else "another process"
-    return (
-        f"{uuid} is being measured by {who}: both would be spoilt; wait for it, stop it, or choose another "
-        "GPU: CUDA_VISIBLE_DEVICES (or engine.env) for an engine started here, --devices for a server"
-    )
+def _who(said: Sequence[str]) -> str:
+    return f"process {said[0]}, whose results go to {said[1]}" if len(said) > 1 else "another process"
 
 
 def _path(uuid: str) -> Path | None:

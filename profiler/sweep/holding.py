@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from profiler import store
 from profiler.errors import ProfilerError
+from profiler.nvml.holding import kept
 from profiler.storage import Found, Home
 from profiler.sweep import ledger, one, order
 from profiler.sweep.nouns import Attempt, Began, Ended, News, Record, Start, UnderWay, Visit
@@ -68,11 +69,11 @@ def hold(outline: Outline, home: Home, executor: Executor, tell: Tell) -> Ending
     """Hold what is missing, and return the record.
 
     What was held before an error or Ctrl-C stays.  ``tell`` hears of everything after it is on disk.
-    Raises InputError where another process holds it; StoreError; what the executor raises;
-    KeyboardInterrupt.
+    Raises InputError where another process holds it or measures on a board of its; StoreError; what the
+    executor raises; KeyboardInterrupt.
     """
     name = outline.record.name
-    with ledger.locked(home, name):
+    with ledger.locked(home, name), kept():
         book = _Book(outline, home, tell, ledger.read(home, name) or outline.record)
         try:
             book.recover(executor)

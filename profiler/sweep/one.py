@@ -21,6 +21,7 @@ from profiler.fit import CPU_CACHE_VARIABLE
 from profiler.kept_engine import Engines
 from profiler.loadgen.worker import LoadWorker
 from profiler.measure import Show, execute
+from profiler.nvml.holding import TakenError, kept
 from profiler.pace import took_s
 from profiler.prepare import Plan, Wanted, afresh, ask_alone, of
 from profiler.schema import Endpoint
@@ -57,16 +58,17 @@ def hold(
 
     What an engine, a model or a load makes of it is an attempt that does not count; the engine is gone
     whatever happens.  Folders that do not count stay where they are.
-    Raises StoreError where ``out`` takes no more, and KeyboardInterrupt.
+    Raises TakenError where others measure on a board of it, which is no attempt; StoreError where ``out``
+    takes no more, and KeyboardInterrupt.
     """
     began_ns, why, planned = time.perf_counter_ns(), "", list[Plan]()
     _check_room(out)
     try:
         planned = plans(start, job, out, noted.group, worker.ask if worker else ask_alone)
-        with Engines() as engines:
+        with kept(), Engines() as engines:
             for plan in planned:
                 execute(plan, show, worker, engines)
-    except StoreError:
+    except (StoreError, TakenError):
         raise
     except Exception as error:
         why = reason(error)

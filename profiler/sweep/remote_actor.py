@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from msgspec import Struct
 
 from profiler.loadgen.job import Progress
 from profiler.loadgen.worker import LoadWorker
+from profiler.nvml.holding import TakenError
 from profiler.progress import Quiet
 from profiler.subject import Slot, Sources
 from profiler.sweep import one
@@ -26,6 +28,7 @@ from profiler.sweep.remote_files import scratch
 from profiler.sweep.remote_left import GROUP_VARIABLE, bring
 
 NEWS_S = 5.0
+TAKEN_S = 5.0  # until a GPU that others measure on is asked for again
 # Ray gives its workers a thread for each CPU they ask for; an engine is to have what it has elsewhere.
 RAYS_OWN = ("OMP_NUM_THREADS",)
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -71,7 +74,13 @@ class Holder:
         os.environ[GROUP_VARIABLE] = noted.group
         self._out.mkdir(parents=True, exist_ok=True)
         self._worker = self._worker or self._open.enter_context(LoadWorker())
-        attempts = one.hold(start, self._errand.job, self._out, self._tells, self._worker, noted)
+        while True:
+            try:
+                attempts = one.hold(start, self._errand.job, self._out, self._tells, self._worker, noted)
+                break
+            except TakenError as taken:  # by somebody whom Ray does not know
+                self._tells.phase(start.model, f"waiting: {taken.uuid} is being measured by {taken.who}")
+                time.sleep(TAKEN_S)
         if any(each.outcome == "failed" for each in attempts):
             self._open.close()
             self._worker = None

@@ -26,6 +26,7 @@ from profiler.claims.ledger import Block, Dropped, Held, Leg, Look, Trial
 from profiler.claims.nouns import Case, Ruling
 from profiler.errors import InputError, describe
 from profiler.measure import Show, execute
+from profiler.nvml.holding import TakenError, kept
 from profiler.pace import took_s
 from profiler.prepare import afresh
 from profiler.progress.part import Part
@@ -51,11 +52,12 @@ def hold(outline: Outline, show: Show, tell: Tell) -> Trial:
     """Hold the trial to its end and return it; one that has ended is returned as it is.
 
     What was held before an error or Ctrl-C stays, and the same words go on from there.  Raises InputError
-    where another process holds it, EngineError, LoadError, StoreError; KeyboardInterrupt.
+    where another process holds it or measures on a board of its, EngineError, LoadError, StoreError;
+    KeyboardInterrupt.
     """
     if outline.trial.status == "ended":
         return outline.trial
-    with ledger.locked(outline.results, outline.trial):
+    with ledger.locked(outline.results, outline.trial), kept():
         _check_unchanged(outline)
         book = _Book(outline, tell)
         book.recover()
@@ -171,6 +173,9 @@ def _hold_next(book: _Book, show: Show) -> None:
     with _timed() as so_far_s:
         try:
             folder = execute(plan, _part(show, book.trial, number))[0]
+        except TakenError:  # nothing was begun
+            book.write(under_way=None)
+            raise
         except BaseException as error:
             found = store.group(book.results, plan.group)
             book.dropped(leg, found[0].folder.name if found else None, describe(error)[1], so_far_s())

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,32 @@ def test_the_dead_hold_nothing_and_no_file_stays(other: subprocess.Popen[str], t
     with holding.held([BOARD], tmp_path):
         assert len(list(tmp_path.iterdir())) == 1
     assert not list(tmp_path.iterdir())
+
+
+def is_free(tmp_path: Path) -> bool:
+    """For another thread, which is to the lock as another process is."""
+
+    def ask() -> bool:
+        try:
+            with holding.held([BOARD], tmp_path):
+                return True
+        except holding.TakenError:
+            return False
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(ask).result()
+
+
+def test_what_is_kept_is_held_again_by_its_own_and_free_to_others_at_the_end(tmp_path: Path) -> None:
+    with holding.kept():
+        for _ in range(2):
+            with holding.kept(), holding.held([BOARD], tmp_path), holding.held([BOARD, "GPU-b"], tmp_path):
+                pass
+            assert not is_free(tmp_path)
+    assert is_free(tmp_path)
+    with holding.held([BOARD], tmp_path):
+        pass
+    assert is_free(tmp_path)
 
 
 def test_simulated_boards_are_the_same_where_they_follow_one_load(

@@ -14,6 +14,8 @@ from msgspec.structs import replace
 
 from profiler import figures, store
 from profiler.errors import EngineError, InputError, StoreError
+from profiler.nvml import holding as gpu_holding
+from profiler.nvml.holding import TakenError
 from profiler.progress import Quiet
 from profiler.storage import open_home
 from profiler.store import writing
@@ -90,6 +92,38 @@ def test_a_file_that_has_grown_keeps_what_it_has(bench):
     assert before.items() <= bench.sealed().items()
     bench.hold(few.write(bench.folder, MODELS[1:], (1,), starts=1))  # what is not asked for any more stays
     assert few.cells(bench.out) == few.whole(MODELS, LOADS, 2)
+
+
+def test_a_board_that_others_measure_on_ends_the_sweep_and_is_no_failure(bench):
+    def before(plan):
+        if plan.models[0].name == "test/slow":
+            raise TakenError("GPU-1", "process 7")
+
+    bench.before = before
+    file = few.write(bench.folder, MODELS, LOADS, starts=2)
+    with pytest.raises(InputError, match="GPU-1 is being measured by process 7"):
+        bench.hold(file)
+    assert "failed" not in bench.outcomes()
+    assert not few.record(bench.out).under_way
+    bench.before = lambda plan: None
+    bench.hold(file)
+    assert few.cells(bench.out) == few.whole(MODELS, LOADS, 2)
+
+
+def test_boards_are_held_from_the_first_start_of_a_sweep_to_its_last(bench, monkeypatch):
+    monkeypatch.setattr(gpu_holding, "FOLDERS", (str(bench.folder),))
+    locks = []
+
+    def before(plan):
+        locks.append(len(list(bench.folder.glob("*.lock"))))
+        with gpu_holding.held(["GPU-1"], plan.out):
+            pass
+
+    bench.before = before
+    bench.hold(few.write(bench.folder, MODELS, LOADS, starts=1))
+    assert locks[0] == 0
+    assert set(locks[1:]) == {1}
+    assert not list(bench.folder.glob("*.lock"))
 
 
 def test_what_fails_is_held_again_with_a_limit_and_the_rest_goes_on(bench):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from profiler import manifest, routing_pass, scenario, store
+from profiler.nvml.holding import TakenError
 from profiler.storage import Found
-from profiler.sweep import one
+from profiler.sweep import one, remote_actor
 from profiler.sweep.nouns import Asked, Job, Start, UnderWay
 from tests import make
 
@@ -118,3 +121,26 @@ def test_loads_whose_windows_are_damaged_are_not_among_those_that_were_finished(
     assert len(run.manifest.windows) == 2 - len(damaged)
     assert [each for each in run.manifest.engine.notes if "sealed" in each] == ([note] if note else [])
     assert store.load(writer.folder).manifest == run.manifest
+
+
+def test_a_node_waits_for_a_board_that_others_measure_on(monkeypatch, tmp_path):
+    answers = [TakenError("GPU-1", "process 7"), TakenError("GPU-1", "process 7"), ()]
+
+    def hold(*_):
+        answer = answers.pop(0)
+        if isinstance(answer, TakenError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(remote_actor, "restore_environment", lambda _: None)
+    monkeypatch.setattr(remote_actor, "scratch", lambda _: tmp_path)
+    monkeypatch.setattr(remote_actor, "LoadWorker", nullcontext)
+    monkeypatch.setattr(remote_actor, "TAKEN_S", 0.0)
+    monkeypatch.setattr(remote_actor.os, "environ", {})
+    monkeypatch.setattr(one, "hold", hold)
+    errand = remote_actor.Errand(job=Job(name="s"), scratch="s", home=None, hides_gpus=False, cluster="c")
+    holder = remote_actor.Holder(msgspec.json.encode(errand))
+    part = start(asked("a", 16))
+    noted = UnderWay(key="k", portions=one.portions(part), number=2, group="g", utc="u")
+    assert holder.hold(msgspec.json.encode(part), msgspec.json.encode(noted)) == b"[]"
+    assert [text for _, text in holder.news()] == ["", "waiting: GPU-1 is being measured by process 7"]

@@ -16,6 +16,8 @@ from profiler.claims.nouns import Grid
 from profiler.claims.nouns import Plan as TrialPlan
 from profiler.errors import EngineError, InputError
 from profiler.measure import Ahead
+from profiler.nvml import holding as gpu_holding
+from profiler.nvml.holding import TakenError
 from profiler.progress import Quiet
 from profiler.trials import holding
 from tests.trials import fake
@@ -85,6 +87,36 @@ def test_the_same_runs_judged_afterwards_say_the_same(tmp_path, engine):
     assert found.verdict == own.verdict == "supported"
     assert found.case.looks == trial.fractions
     assert [each.ratio for each in found.findings] == [each.ratio for each in own.findings]
+
+
+def test_a_board_that_others_measure_on_ends_the_trial_for_now_and_drops_nothing(tmp_path, engine):
+    def before(held):
+        if held == 1:
+            raise TakenError("GPU-1", "process 7")
+
+    engine(1.5, before=before)
+    with pytest.raises(InputError, match="GPU-1 is being measured by process 7"):
+        hold(tmp_path)
+    engine(1.5)
+    trial = hold(tmp_path)
+    assert trial.status == "ended"
+    assert not trial.dropped
+
+
+def test_the_boards_of_a_trial_are_held_from_start_to_start(tmp_path, engine, monkeypatch):
+    monkeypatch.setattr(gpu_holding, "FOLDERS", (str(tmp_path),))
+    locks = []
+
+    def before(_):
+        locks.append(len(list(tmp_path.glob("*.lock"))))
+        with gpu_holding.held(["GPU-1"], tmp_path):
+            pass
+
+    engine(1.5, before=before)
+    hold(tmp_path)
+    assert locks[0] == 0
+    assert set(locks[1:]) == {1}
+    assert not list(tmp_path.glob("*.lock"))
 
 
 # ------------------------------------------------------------------------------------------ the protocol
