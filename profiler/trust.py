@@ -63,7 +63,11 @@ class Sampling:
 
 
 def sampling(samples: Any, steady: Sequence[WindowView]) -> Sampling:
-    """From the sampler's own reports, one every few seconds: each is of the time since the one before it."""
+    """From the sampler's own reports, one every few seconds: each is of the time since the one before it.
+
+    Its CPU time starts anew where it was replaced: what the one before took until it ended nobody knows."""
+    import numpy as np
+
     times, spent_s = series(samples, "sampler", "cpu_s")
     cpu: list[float] = []
     late: list[float] = []
@@ -72,7 +76,8 @@ def sampling(samples: Any, steady: Sequence[WindowView]) -> Sampling:
         if first < 0 or last >= len(times):
             continue
         span_s = float(times[last] - times[first]) / 1e9
-        cpu.append(float(spent_s[last] - spent_s[first]) / span_s)
+        if (np.diff(spent_s[first : last + 1]) >= 0).all():
+            cpu.append(float(spent_s[last] - spent_s[first]) / span_s)
         inside = between(samples, int(times[first]) + 1, int(times[last]))
         late += [each["value"] for each in _lateness(inside)]
     return Sampling(max(cpu, default=None), max(late, default=None))

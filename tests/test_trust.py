@@ -233,6 +233,12 @@ def test_what_the_sampler_took_is_over_the_reports_around_the_window(tmp_path):
     assert point.sampling.late_s_max == 0.002
 
 
+def test_what_a_replaced_sampler_took_is_not_known(tmp_path):
+    samples = [*report(10, 8.0, 0.8), *report(15, 9.0, 0.002), *report(20, 0.5, 0.001)]
+    point = only(tmp_path, [make.steady(0, 10.0)], samples)
+    assert point.sampling == trust.Sampling(cpu_frac=None, late_s_max=0.002)
+
+
 def test_a_sampler_that_ended_before_the_window_says_nothing(tmp_path):
     point = only(tmp_path, [make.steady(0, 10.0)], [*report(5, 0.1, 0.9), *report(15, 0.2, 0.8)])
     assert point.sampling == trust.Sampling()
