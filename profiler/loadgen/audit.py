@@ -73,7 +73,7 @@ class Tally:
         return ClientAudit(
             cpu_frac=pulse.cpu_frac(start_ns, end_ns),
             loop_lag_p99_s=pulse.lag_p99_s(start_ns, end_ns),
-            loop_lag_max_s=pulse.lag_max_s(start_ns, end_ns),
+            loop_lag_max_s=pulse.lag_max_s(start_ns, self._held.closed_ns),  # measured ones end after it
             send_lag_p99_s=float(np.percentile(lags_s, 99)) if lags_s.size else None,
             chunks=self._chunks,
         )

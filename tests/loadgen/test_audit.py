@@ -13,9 +13,13 @@ import psutil
 import pytest
 from msgspec import structs
 
+from profiler.alarm import Alarm
 from profiler.client import ClientAudit
-from profiler.loadgen.audit import bound_by, merged_audit, merged_window
+from profiler.loadgen.audit import Tally, bound_by, merged_audit, merged_window
+from profiler.loadgen.driver import Held
 from profiler.loadgen.job import Pace
+from profiler.loadgen.pulse import TICK_NS, Pulse
+from profiler.loadgen.spill import Spill
 from profiler.loadgen.worker import LoadWorker
 from profiler.records import read_records
 from profiler.schema import Endpoint, LoadPoint, Window
@@ -47,6 +51,34 @@ def test_what_binds(change, word):
     reasons = bound_by(structs.replace(QUIET, **change), PACE)
     assert len(reasons) == (word is not None)
     assert word is None or word in reasons[0]
+
+
+def test_standing_still_is_seen_until_the_last_measured_request_has_ended(tmp_path):
+    """The window is over, its requests are not: what comes late then is in their figures."""
+    began = time.perf_counter_ns()
+    pulse = Pulse(ignore, Alarm.__new__(Alarm))
+    pulse._first_ns = began + TICK_NS
+    pulse._late_s.extend([0.001] * 1000)
+    pulse._late_s[700] = 3.0
+    held = Held(
+        opened_ns=began,
+        steady_start_ns=began + 100 * TICK_NS,
+        steady_end_ns=began + 500 * TICK_NS,
+        closed_ns=began + 1000 * TICK_NS,
+        exchanges=Spill(tmp_path / "raw"),
+        pulse=pulse,
+        trouble=None,
+        lost=None,
+        crowded=False,
+        full=False,
+        progress=None,
+    )
+    pulse._note_cpu(began)
+    audit = Tally(held, False).audit()
+    held.exchanges.close()
+    assert audit.loop_lag_max_s == 3.0
+    assert audit.loop_lag_p99_s == pytest.approx(0.001)
+    assert "stood still for 3.0 s" in bound_by(audit, PACE)[0]
 
 
 def test_what_is_small_against_what_is_measured_does_not_bind():
