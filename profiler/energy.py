@@ -43,6 +43,8 @@ WARN_FRAC, INVALID_FRAC = 0.02, 0.05
 SCATTER_SIGMA = 3
 # A board may exceed its power limit for milliseconds, not over a window (ML.ENERGY allows the same 1.1).
 OVER_LIMIT = 1.1
+# Twice what its reading took where it was measured (profiler/telemetry/process.py).
+PSS_S_PER_BYTE = 2 * 0.011 / 2**30
 
 
 class EnergyReading(Struct, frozen=True, kw_only=True):
@@ -165,7 +167,8 @@ def peak_memory(samples: Any, t0_ns: int, t1_ns: int, source: str | None = None)
 
     A GPU: memory in use on the board, whoever uses it.  A process tree: RSS less the pages that RSS
     counted more than once when PSS was last read (plain RSS, an upper bound, where PSS never was).
-    None where ``MAX_GAP_S`` of the window passed without a sample: the peak may have been then.
+    None where ``MAX_GAP_S`` of the window passed without a sample: the peak may have been then.  While PSS is
+    read there is none, however large the tree; so long more is bridged.
     Without ``source``: the peaks of all GPUs summed, or of all process trees where no GPU was sampled.
     """
     if source is None:
@@ -177,7 +180,7 @@ def peak_memory(samples: Any, t0_ns: int, t1_ns: int, source: str | None = None)
         return sum(known) if known and len(known) == len(each) else None
     times, values = series(samples, source, "memory_used_bytes" if source.startswith("gpu:") else "rss_bytes")
     inside = (times >= t0_ns) & (times <= t1_ns)
-    if not inside.any() or _longest_gap_s(times[inside], t0_ns, t1_ns) > counters.MAX_GAP_S:
+    if not inside.any() or not _is_seen_through(samples, source, times, (t0_ns, t1_ns)):
         return None
     return int((values - _counted_twice(samples, source, times, values))[inside].max())
 
@@ -341,10 +344,18 @@ def _last(seldom: Any, source: str, name: str) -> float | None:
 # ------------------------------------------------------------------------------------- gauges
 
 
-def _longest_gap_s(times: Ints, t0_ns: int, t1_ns: int) -> float:
+def _is_seen_through(samples: Any, source: str, times: Ints, window: Span) -> bool:
+    """Whether every stretch of the window without a sample is one that is bridged."""
     import numpy as np
 
-    return float(np.diff([t0_ns, *times, t1_ns]).max()) / 1e9
+    t0_ns, t1_ns = window
+    first, end = times.searchsorted(t0_ns), times.searchsorted(t1_ns, side="right")
+    gaps_s = np.diff([t0_ns, *times[first:end], t1_ns]) / 1e9
+    begun_ns = [times[first - 1] if first else t0_ns, *times[first:end]]
+    pss_times, pss = series(samples, source, "pss_bytes")
+    reading_s = dict(zip(pss_times, pss * PSS_S_PER_BYTE, strict=True))
+    bridged_s = [counters.MAX_GAP_S + reading_s.get(at_ns, 0.0) for at_ns in begun_ns]
+    return bool((gaps_s <= bridged_s).all())
 
 
 def _counted_twice(samples: Any, source: str, times: Ints, rss: Floats) -> Floats | float:

@@ -318,6 +318,18 @@ def test_no_peak_is_made_of_a_part_of_the_window() -> None:
     assert energy.peak_memory(samples, 0, 8 * S) is None
 
 
+@pytest.mark.parametrize(("gap_s", "peak"), [(5, 250 * 2**30), (10, None)])
+def test_the_time_that_reading_pss_takes_is_no_gap(gap_s: int, peak: int | None) -> None:
+    """Some 2.75 s for 250 GiB, twice that allowed for; what lasts longer had another cause."""
+    size = 250.0 * 2**30
+    times = np.array([0, 1, 2, 3, 3 + gap_s, 4 + gap_s, 5 + gap_s]) * S
+    rss = ("process:m", "rss_bytes", times, np.full(7, size))
+    pss = ("process:m", "pss_bytes", times[[3]], [size])
+    for t0_s in (0, 3.5):
+        assert energy.peak_memory(table(rss, pss), int(t0_s * S), times[-1], "process:m") == peak
+    assert energy.peak_memory(table(rss), 0, times[-1], "process:m") is None
+
+
 def test_peak_without_pss_is_that_of_rss() -> None:
     samples = table(("process:m", "rss_bytes", [0, S, 2 * S], [1e9, 2e9, 1e9]))
     assert energy.peak_memory(samples, 0, 2 * S, "process:m") == 2_000_000_000
