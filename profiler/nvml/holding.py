@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,9 +85,10 @@ def _one(uuid: str, out: Path) -> Iterator[None]:
     if path is None or descriptor is None:
         yield
         return
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n{out.absolute()}\n".encode(), 0)
     try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, and does not say for whom
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n{out.absolute()}\n".encode(), 0)
         yield
     finally:
         with contextlib.suppress(OSError):  # another user's folder rules
@@ -141,5 +143,15 @@ def _path(uuid: str) -> Path | None:
     """Simulated boards are the same ones where they follow the same load."""
     simulated = os.environ.get(BOARDS_VARIABLE) and os.environ.get(LOAD_VARIABLE, f"{os.getpid()}")
     name = hashlib.sha256(f"{uuid} {simulated or ''}".encode()).hexdigest()[:16]
-    folder = next((each for each in FOLDERS if os.access(each, os.W_OK)), None)
+    folder = next((each for each in FOLDERS if _is_for_all(each)), None)
     return None if folder is None else Path(folder) / f"profile-gpu-{name}.lock"
+
+
+def _is_for_all(folder: str) -> bool:
+    """Whether every user may write there: where only some may (root in /run/lock), others look elsewhere,
+    and they would miss each other."""
+    try:
+        is_open = bool(os.stat(folder).st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
+    return is_open and os.access(folder, os.W_OK)

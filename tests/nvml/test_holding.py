@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ with holding.held([sys.argv[1]], Path("elsewhere")):
 
 @pytest.fixture(autouse=True)
 def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
     monkeypatch.setattr(holding, "FOLDERS", (str(tmp_path),))
     monkeypatch.delenv(BOARDS_VARIABLE, raising=False)
     monkeypatch.delenv(LOAD_VARIABLE, raising=False)
@@ -88,6 +90,28 @@ def test_what_is_kept_is_held_again_by_its_own_and_free_to_others_at_the_end(tmp
     with holding.held([BOARD], tmp_path):
         pass
     assert is_free(tmp_path)
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", is_full)
+        with holding.held([BOARD], tmp_path):
+            assert not is_free(tmp_path)
+    assert is_free(tmp_path)
+
+
+def test_all_users_lock_in_one_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own, all_may = tmp_path / "own", tmp_path / "all"
+    own.mkdir(mode=0o755)
+    all_may.mkdir()
+    all_may.chmod(0o1777)
+    monkeypatch.setattr(holding, "FOLDERS", (str(tmp_path / "none"), str(own), str(all_may)))
+    with holding.held([BOARD], tmp_path):
+        assert len(list(all_may.iterdir())) == 1
+        assert not list(own.iterdir())
 
 
 def test_simulated_boards_are_the_same_where_they_follow_one_load(

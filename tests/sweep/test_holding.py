@@ -111,6 +111,7 @@ def test_a_board_that_others_measure_on_ends_the_sweep_and_is_no_failure(bench):
 
 
 def test_boards_are_held_from_the_first_start_of_a_sweep_to_its_last(bench, monkeypatch):
+    bench.folder.chmod(0o1777)
     monkeypatch.setattr(gpu_holding, "FOLDERS", (str(bench.folder),))
     locks = []
 

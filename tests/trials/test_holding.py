@@ -104,6 +104,7 @@ def test_a_board_that_others_measure_on_ends_the_trial_for_now_and_drops_nothing
 
 
 def test_the_boards_of_a_trial_are_held_from_start_to_start(tmp_path, engine, monkeypatch):
+    tmp_path.chmod(0o1777)
     monkeypatch.setattr(gpu_holding, "FOLDERS", (str(tmp_path),))
     locks = []
 
