@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from profiler import experts, host, models, plain, procfs, scenario, secret, store
 from profiler.engines import Kind, boards, check_engine, choose_kind
-from profiler.errors import InputError, nearest, together
+from profiler.errors import InputError, nearest
 from profiler.host_facts import differences
 from profiler.loadgen.files import most_connections
 from profiler.loadgen.worker import LoadWorker
@@ -213,8 +213,6 @@ def resume(folder: Path) -> Plan:
     """
     run = store.load(folder)
     if run.manifest.status == "complete":
-        if damage := store.faults(folder):
-            raise together(damage)
         store.tidy(folder)
         raise InputError(f"{folder} is complete; nothing is left to resume")
     around = store.group(folder.absolute().parent, run.manifest.group)

@@ -17,7 +17,7 @@ from profiler import figures, index, integrity, records, routing_pass, store
 from profiler.cli import entry
 from profiler.errors import DamagedError, InputError, StoreError
 from profiler.schema import Model, ProbeStatus, RoutingRecord
-from profiler.store import verifying, writing
+from profiler.store import reading, verifying, writing
 from tests import make
 
 REFERENCE = Path(__file__).parent.parent / "results/reference"
@@ -411,3 +411,24 @@ def test_samples_that_are_gone_are_said_to_be(tmp_path, usable):
     run.seal()
     notes = store.load(run.folder).manifest.engine.notes
     assert any("the file of its samples is gone" in each for each in notes) is usable
+
+
+def test_a_run_that_is_unfinished_is_not_whole(interrupted, monkeypatch, capsys):
+    code, out, _ = profile(monkeypatch, capsys, "verify", interrupted.folder)
+    assert (code, out.split()[0]) == (3, "unfinished")
+
+
+def test_a_run_that_is_sealed_while_it_is_looked_at_is_not_damaged(tmp_path, monkeypatch):
+    run = make.writer(tmp_path, [make.steady(0, 10.0, 5)])
+    load, loaded = reading.load, []
+
+    def late(folder):
+        found = load(folder)
+        if not loaded:
+            run.seal()
+        loaded.append(found.manifest.status)
+        return found
+
+    monkeypatch.setattr(reading, "load", late)
+    assert store.faults(run.folder) == []
+    assert loaded == ["running", "complete"]

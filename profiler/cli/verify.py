@@ -15,7 +15,7 @@ def verify(
 ) -> None:
     """Hold every file of run folders against its checksum.
 
-    Exit code: 0 all are whole, 1 one is damaged, 3 one is older than checksums or cannot be told.
+    Exit code: 0 all are whole, 1 one is damaged, 3 one is unfinished, older than checksums or cannot be told.
     """
     from profiler.store import verifying
 
@@ -23,6 +23,6 @@ def verify(
     for each in verifying.standings(runs):
         write(f"{each.state:<11}{each.folder}: {each.words}\n")
         found.append(each)
-    code = {"damaged": FAILED, "unknown": UNDECIDED}.get(verifying.worst(found))
+    code = {"damaged": FAILED, "unknown": UNDECIDED, "unfinished": UNDECIDED}.get(verifying.worst(found))
     if code is not None:
         raise typer.Exit(code)

@@ -153,12 +153,13 @@ def _times(window: Window) -> tuple[int | None, ...]:
 
 def faults(folder: Path) -> list[InputError]:
     """All that is wrong with a run folder, as far as it can be told: one error a file."""
+    was_sealed = (folder / MANIFEST).exists()
     try:
         run = load(folder)
     except InputError as error:
         return [error]
     known = sums(run.manifest)
-    if run.is_sealed:
+    if was_sealed or run.manifest.status == "complete":
         tables = [name for name in TABLES if name not in known and (name != ROUTING or run.manifest.routing)]
         found = [*(integrity.fault(folder, *each) for each in known.items())]
         found += [_unreadable(folder, name) for name in tables]
@@ -168,6 +169,8 @@ def faults(folder: Path) -> list[InputError]:
             *([ROUTING] * bool(run.manifest.routing)),
         ]
         found = [table_fault(folder, run.manifest, each) for each in tables]
+    if any(found) and not was_sealed and (folder / MANIFEST).exists():
+        return faults(folder)  # it was sealed meanwhile, and its parts are gone
     return [damaged(folder, each) for each in found if each]
 
 

@@ -63,6 +63,7 @@ def _is_passing(name: str) -> bool:
 
 
 def worst(found: Iterable[Standing]) -> State:
-    """Of several: ``whole`` where all are, or hold whole what they call finished."""
+    """Of several: ``whole`` where all are."""
     states = {each.state for each in found}
-    return "damaged" if "damaged" in states else "unknown" if "unknown" in states else "whole"
+    worse: tuple[State, ...] = ("damaged", "unknown", "unfinished")
+    return next((each for each in worse if each in states), "whole")

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from profiler import checksums, disk, integrity, samples
 from profiler.checksums import Checksums
-from profiler.errors import InputError, StoreError, damaged
+from profiler.errors import InputError, StoreError, damaged, together
 from profiler.records import ROUTING_NOT_YET
 from profiler.schema import SCHEMA_VERSION, Manifest, RoutingRecord, Window
 from profiler.store.files import (
@@ -34,7 +34,7 @@ from profiler.store.files import (
     replacing,
     write_json,
 )
-from profiler.store.reading import RunResult, load, on_disk, sums, table_fault
+from profiler.store.reading import RunResult, faults, load, on_disk, sums, table_fault
 
 
 class RunWriter(Struct):
@@ -92,17 +92,17 @@ class RunWriter(Struct):
     def _leave_damaged_out(self) -> None:
         held = self.manifest
         found = {each.index: table_fault(self.folder, held, part(each.index)) for each in on_disk(held)}
-        faults = {index: why for index, why in found.items() if why}
-        if not faults:
+        bad = {index: why for index, why in found.items() if why}
+        if not bad:
             return
-        for index in faults:
+        for index in bad:
             with suppress(FileNotFoundError):
                 os.replace(self.folder / part(index), self.folder / f"damaged-requests-{index:05d}.parquet")
         self.update(
-            windows=tuple(each for each in held.windows if each.index not in faults),
-            cut_short=tuple(each for each in held.cut_short if each.index not in faults),
+            windows=tuple(each for each in held.windows if each.index not in bad),
+            cut_short=tuple(each for each in held.cut_short if each.index not in bad),
         )
-        self.note(*(f"window {n} is left out: its requests are damaged ({why})" for n, why in faults.items()))
+        self.note(*(f"window {n} is left out: its requests are damaged ({why})" for n, why in bad.items()))
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -174,7 +174,7 @@ class RunWriter(Struct):
         disk.sync_all(self.folder)  # the engine's log too: what has a checksum has to last
         files = checksums.of_folder(self.folder, without=(PARTS, JOURNAL, MANIFEST, SUMMARY))
         self.update(status="complete", checksums=Checksums(files=files))
-        tidy(self.folder)
+        _tidy(self.folder)
         self.close()
 
     def _note_samples_lost(self, read: int) -> None:
@@ -191,7 +191,16 @@ class RunWriter(Struct):
 
 
 def tidy(folder: Path) -> None:
-    """Remove from a sealed folder what a run only has while it goes on; a crash may have left some."""
+    """Remove from a sealed folder what a run only has while it goes on; a crash may have left some.
+
+    Raises DamagedError for one that is damaged: what was left may be the only good copy.
+    """
+    if found := faults(folder):
+        raise together(found)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     (folder / JOURNAL).unlink(missing_ok=True)
     for name in (MANIFEST, JOURNAL, *TABLES, SUMMARY):

@@ -7,9 +7,11 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from profiler import store
+from profiler.errors import DamagedError
 from profiler.storage import open_home
 from profiler.storage.local import grouped
 from profiler.sweep import ledger, one
@@ -32,7 +34,8 @@ def left_of(folder: str, sweep: str, noted: Sequence[UnderWay], why: str, home: 
         runs = one.salvaged(each, grouped(out, [each.group]), why)
         for run in runs:
             if run.is_sealed and run.folder is not None:
-                store.tidy(run.folder)
+                with suppress(DamagedError):  # it is said where the run is brought
+                    store.tidy(run.folder)
         if home is not None:
             bring(out, sweep, home, one.judged(each, runs, why))
         else:

@@ -8,7 +8,8 @@ import pytest
 
 from profiler import disk, store
 from profiler.errors import StoreError
-from profiler.sweep import remote_files
+from profiler.sweep import remote_files, remote_left
+from profiler.sweep.nouns import UnderWay
 from tests import make
 
 
@@ -80,3 +81,15 @@ def test_a_run_that_broke_off_is_brought_as_it_is(node, tmp_path):
     for name in (store.MANIFEST, store.TELEMETRY):
         (node / name).unlink()
     assert (fetch(node, tmp_path) / store.REQUESTS).exists()
+
+
+def test_what_a_node_left_of_a_damaged_run_is_not_tidied_and_it_is_named(node, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_left, "scratch", lambda _: node.parent)
+    noted = [UnderWay(key="k", portions=(), number=0, group="g", utc="u")]
+    (node / store.PARTS).mkdir()
+    (node / store.REQUESTS).rename(node / "away")
+    assert remote_left.left_of("s", "s", noted, "it died", None) == [node.name]
+    assert (node / store.PARTS).exists()
+    (node / "away").rename(node / store.REQUESTS)
+    assert remote_left.left_of("s", "s", noted, "it died", None) == [node.name]
+    assert not (node / store.PARTS).exists()
