@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 # A second holds enough answers at this rate and above; what a client adds there it adds below it too.
 CALIBRATION_S, CALIBRATION_CHUNKS_PER_S = 1.0, 50.0
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AT_ONCE = 3  # how often who seals has to be asked
+SEALING = b"\nstopping: the run is being sealed first; asked twice more, it is left as it is\n"
 CALIBRATED_BEFORE = "the load generator was calibrated after a run before, at a load like this one's"
 
 
@@ -169,15 +171,25 @@ def _boards(plan: Plan) -> tuple[str, ...]:
 
 @contextmanager
 def _not_half_way() -> Iterator[None]:
-    """Who asks to stop inside the block is heard at its end.  Signals are the main thread's affair."""
+    """Who asks to stop inside the block is answered in words, and heard at its end or the third time; what is
+    broken off can be sealed by a resume.  Signals are the main thread's affair."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[tuple[int, FrameType | None]] = []
     before = {each: signal.getsignal(each) for each in STOPS}
     mine = {each: handler for each, handler in before.items() if callable(handler)}
+
+    def hear(signum: int, frame: FrameType | None) -> None:
+        heard.append((signum, frame))
+        if len(heard) == 1:
+            with suppress(OSError):  # past Python's buffers, which the signal may have come in the middle of
+                os.write(2, SEALING)
+        if len(heard) >= AT_ONCE:
+            mine[signal.Signals(signum)](signum, frame)
+
     for each in mine:
-        signal.signal(each, lambda signum, frame: heard.append((signum, frame)))
+        signal.signal(each, hear)
     try:
         yield
     finally:

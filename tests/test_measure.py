@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from itertools import groupby
 
 import msgspec
@@ -10,7 +12,7 @@ from profiler.adaptive import Precision
 from profiler.client import Calibration, ClientAudit
 from profiler.errors import EngineError, InputError, LoadError, describe
 from profiler.loadgen.worker import LoadWorker
-from profiler.measure import schedule
+from profiler.measure import _not_half_way, schedule
 from profiler.prepare import without_secrets
 from profiler.progress import Quiet
 from profiler.schema import EngineFacts, LoadPoint, ProbeStatus
@@ -58,6 +60,24 @@ def test_secrets_are_left_out_and_the_rest_kept():
     assert safe.args == {"model_loader_extra_config": {"workers": 2}, "key_env": "MY_KEY"}
     batched = EngineSettings(args={"max_num_batched_tokens": 5})
     assert without_secrets(batched) == batched
+
+
+def asked_to_stop(times: int, reached: list[str]) -> None:
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
+    reached.append("the end")
+
+
+@pytest.mark.parametrize(("times", "reaches"), [(1, ["the end"]), (2, ["the end"]), (3, [])])
+def test_who_asks_while_a_run_is_sealed_is_answered_and_heard_at_its_end_or_the_third_time(
+    capfd, times, reaches
+):
+    before, reached = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), _not_half_way():
+        asked_to_stop(times, reached)
+    assert reached == reaches
+    assert capfd.readouterr().err.count("the run is being sealed first") == 1
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_how_a_run_ended():
