@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from profiler import comparison, figures, store
+from profiler import comparison, figures, manifest, store
 from profiler.claims import evidence, judge, ledger, making
 from profiler.claims.law import FEWEST_STARTS
 from profiler.claims.ledger import Block, Dropped, Held, Leg, Look, Trial
@@ -146,13 +146,20 @@ class _Book:
         self.tell("look", self.trial)
 
     def recover(self) -> None:
-        """What a crash left behind: a run that was sealed counts, one that was not is dropped."""
+        """What a crash left behind: a run that was sealed counts, one that was not is dropped.
+
+        Raises DamagedError for one that cannot be told: it may count.
+        """
         if self.trial.looks and not self.trial.looks[-1].why:
             _judge(self)
         group = self.trial.under_way
         if group is None:
             return
         leg = self.trial.blocks[-1].left[0]
+        own = manifest.own_hash(replace(self.outline.plans[leg], group=group), 0)
+        for folder in self.results.glob(f"*-{own}"):
+            if store.is_run(folder):
+                store.load(folder)
         left = store.group(self.results, group)
         if left and left[0].manifest.status == "complete":
             self.held(leg, left[0].folder.name, took_s(left[0].manifest))

@@ -14,7 +14,7 @@ from profiler import figures, integrity, store, trials
 from profiler.claims import docket, ledger
 from profiler.claims.nouns import Grid
 from profiler.claims.nouns import Plan as TrialPlan
-from profiler.errors import EngineError, InputError
+from profiler.errors import DamagedError, EngineError, InputError
 from profiler.measure import Ahead
 from profiler.nvml import holding as gpu_holding
 from profiler.nvml.holding import TakenError
@@ -233,6 +233,26 @@ def test_a_crash_loses_no_sealed_run_and_counts_no_other(tmp_path, engine, monke
     trial = hold(tmp_path)
     assert (run.folder.name in trial.runs()) == was_sealed
     assert [gone.run for gone in trial.dropped] == ([] if was_sealed else [run.folder.name])
+
+
+def test_a_sealed_run_whose_manifest_is_damaged_is_named_and_not_dropped_as_cut_short(
+    tmp_path, engine, monkeypatch
+):
+    engine(1.5)
+    with monkeypatch.context() as dying:
+        dying.setattr(holding._Book, "held", lambda *_: (_ for _ in ()).throw(RuntimeError("kill -9")))
+        with pytest.raises(RuntimeError):
+            hold(tmp_path)
+    (run,) = store.find([tmp_path])
+    folder = run.folder
+    whole = (folder / store.MANIFEST).read_bytes()
+    (folder / store.MANIFEST).write_bytes(whole[:-9])
+    with pytest.raises(DamagedError, match=r"manifest.json cannot be read"):
+        hold(tmp_path)
+    (kept,) = ledger.read_all(tmp_path)
+    assert (kept.under_way, kept.dropped) == (run.manifest.group, ())
+    (folder / store.MANIFEST).write_bytes(whole)
+    assert folder.name in hold(tmp_path).runs()
 
 
 def test_a_look_that_a_crash_ended_is_not_taken_for_free(tmp_path, engine, monkeypatch):
