@@ -185,6 +185,7 @@ def test_a_run_from_before_the_column_says_nothing_of_caches(tmp_path):
     run = sealed(tmp_path, [make.steady(0, 10.0)])
     old = run.requests.drop_columns(["cached_tokens", "share", "turn"])
     pq.write_table(old, run.folder / store.REQUESTS)
+    make.written_again(run.folder)
     (point,) = metrics.points(store.load(run.folder))
     assert point.estimates["prefix_cache_hit_frac"] is None
     assert point.requests_ok == 50
