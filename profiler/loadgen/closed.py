@@ -10,13 +10,13 @@ from time import perf_counter_ns
 
 from profiler.loadgen.client import Connection
 from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.failing import LONGEST_BACKOFF_NS, backoff_ns
 from profiler.loadgen.pool import IDLE_NS
 from profiler.loadgen.session import Session, Stopped
 from profiler.loadgen.stock import Prepared, Stock
 
 SCOUT_PIECES = 16
-BACKOFF_NS = 250_000_000
-LONGEST_BACKOFF_NS = 10_000_000_000
+PAUSES_OF_A_SLOT = 3  # of the longest: so many, and no good answer, are the end
 DEEPEST_STOCK = 1024
 OPEN_AHEAD_NS = 1_000_000_000
 
@@ -74,13 +74,6 @@ class Slot:
                 await self.connection.open()
 
 
-def backoff_ns(exchange: Exchange) -> int:
-    """How long a slot pauses after a failure: as long as the server asks, within reason, and never less than
-    is fair to one that fails."""
-    asked_ns = round((exchange.retry_after_s or 0.0) * 1e9)
-    return max(BACKOFF_NS, min(asked_ns, LONGEST_BACKOFF_NS))
-
-
 class ClosedLoop:
     """See :mod:`profiler.loadgen.driver`."""
 
@@ -97,6 +90,7 @@ class ClosedLoop:
         self._warm_s = session.job.measure.warmup_s
         self._think = session.job.load.think_s
         session.useless_after = max(8, 2 * len(self.slots))
+        session.useless_after_pauses_ns = PAUSES_OF_A_SLOT * LONGEST_BACKOFF_NS * len(self.slots)
 
     async def run(self) -> None:
         session, measure = self.session, self.session.job.measure

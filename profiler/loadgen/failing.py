@@ -10,14 +10,23 @@ CONNECTION_FAILURES: tuple[Outcome, ...] = ("connect_error", "connect_timeout", 
 TIMEOUTS: tuple[Outcome, ...] = ("first_token_timeout", "gap_timeout", "total_timeout")
 OVERLOADED = (429, 502, 503, 504)  # of the server, or of what stands before it
 MOST_PIECES_TOLD = 4096  # to put more together inside a window would delay stamps
+BACKOFF_NS = 250_000_000
+LONGEST_BACKOFF_NS = 10_000_000_000
+
+
+def backoff_ns(exchange: Exchange) -> int:
+    """How long a closed loop's slot pauses after a failure: as long as the server asks, within reason, and
+    never less than is fair to one that fails."""
+    asked_ns = round((exchange.retry_after_s or 0.0) * 1e9)
+    return max(BACKOFF_NS, min(asked_ns, LONGEST_BACKOFF_NS))
 
 
 class Failing:
-    """Of one load: how many requests failed since the last good answer (``in_row``), and why the ``last``
-    that failed did."""
+    """Of one load: how many requests failed since the last good answer (``in_row``), the sum of the pauses
+    after them (``paused_ns``), and why the ``last`` that failed did."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.in_row = 0
+        self.in_row = self.paused_ns = 0
         self.last: str | None = None
         self._endpoint = endpoint
         self._disconnected = 0
@@ -34,9 +43,11 @@ class Failing:
         good = exchange.answered and (self._was_answered or self._judged(exchange)[0] == "ok")
         if good:
             self._was_answered = True
-            self.in_row = self._disconnected = self._turned_away = self._timed_out = 0
+            self.in_row = self.paused_ns = 0
+            self._disconnected = self._turned_away = self._timed_out = 0
             return True
         self.in_row += 1
+        self.paused_ns += backoff_ns(exchange)
         refused = exchange.status not in (None, 200)
         self._disconnected += not refused and exchange.failure in CONNECTION_FAILURES
         self._turned_away += exchange.status in OVERLOADED

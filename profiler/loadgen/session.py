@@ -88,6 +88,7 @@ class Session:
         self.ends = Ends()  # of requests answered; from its opening on those of the window
         self.failed = 0
         self.useless_after = 8
+        self.useless_after_pauses_ns = math.inf  # of all slots together
         self.cancelled = False
         self.opened_ns = perf_counter_ns()
         self.alarm = Alarm()
@@ -355,7 +356,7 @@ class Session:
         if self._full is not None:
             raise Full(str(self._full))
         failed = self._failing.in_row
-        if failed >= self.useless_after:
+        if failed >= self.useless_after or self._failing.paused_ns >= self.useless_after_pauses_ns:
             raise self.stopped(f"{failed} requests failed one after another; last: {self.last_error}")
 
     def _beat(self, now_ns: int) -> None:

@@ -11,11 +11,12 @@ from collections import Counter
 import pytest
 
 from profiler.engines.simulated import law, parse
+from profiler.loadgen import closed, failing
 from profiler.loadgen.client import Connection
-from profiler.loadgen.closed import backoff_ns
 from profiler.loadgen.decode import decode
 from profiler.loadgen.driver import Driver
 from profiler.loadgen.exchange import Exchange
+from profiler.loadgen.failing import backoff_ns
 from profiler.loadgen.session import Setting
 from profiler.settings import Timeouts
 from profiler.workload import PlannedRequest
@@ -291,6 +292,16 @@ async def test_a_closed_loop_waits_as_long_as_the_server_asks(simulated, job):
         assert held.trouble is None
         refused = sum(r.outcome == "http_error" for r in records)
         assert 2 <= refused <= most * 3.5
+
+
+async def test_one_that_asks_for_long_waits_is_not_asked_eight_times(simulated, job, monkeypatch):
+    for module in (closed, failing):
+        monkeypatch.setattr(module, "LONGEST_BACKOFF_NS", 500_000_000)
+    endpoint = simulated(faults=[{"kind": "http_429"}])  # asks for 1 s
+    held, records = await hold(job(endpoint, concurrency=1, window_s=30.0))
+    assert held.lost is None
+    assert held.trouble.startswith("3 requests failed one after another; last: HTTP 429")
+    assert sum(r.outcome == "http_error" for r in records) == 3
 
 
 def test_pauses_are_bounded():
