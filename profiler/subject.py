@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -152,6 +153,8 @@ class Subject:
     def start(self, say: Callable[[str], None], worker: LoadWorker, is_alone: bool) -> Sources:
         """Bring sampler and engine up and hold the idle baselines; those without an engine once a run, and
         only where no other engine is up (``is_alone``).  What samples there are from now on."""
+        from profiler import baselines
+
         plan = self.plan.scenario.telemetry
         kept = self._engines.find(self.settings, self.model, self._to_others) if self._engines else None
         if kept is not None:
@@ -167,16 +170,12 @@ class Subject:
             )
             idle_s = plan.idle_s if sampler.reads_energy else 0.0
             if idle_s and is_alone and self.settings.kind != "endpoint" and kept is None:
-                from profiler import baselines
-
                 baselines.hold_without_engine(self.writer, gpus, idle_s, say)
             engine = stack.enter_context(self._opened(say))
             if engine.facts.kind == "endpoint":
                 found = self._probed or worker.ask(engine.endpoint, PROBE_TIMEOUT_S)
                 engine = replace_struct(engine, endpoint=found)
-            if (
-                engine.facts.device == "none"
-            ):  # it cannot tell which of the boards it may use it does: all count
+            if engine.facts.device == "none":  # it cannot tell which of the boards it uses: all count
                 engine = replace_struct(engine, facts=replace_struct(engine.facts, gpus=gpus))
             sampler.watch(self.model.name, engine.endpoint.pid, engine.endpoint.metrics_url)
             self._stack, self._engine, self._sampler = stack.pop_all(), engine, sampler
@@ -184,9 +183,8 @@ class Subject:
             self._is_account_final = False
         self._note_start(engine, sampler)
         if idle_s and engine.facts.device != "remote" and not (kept and kept.baselines):
-            from profiler import baselines
-
-            baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, self._check)
+            check = partial(self._check, "an idle baseline")
+            baselines.hold(self.writer, "loaded", self._engine_start, idle_s, say, check)
         return self._sources(engine.facts)
 
     def _opened(self, say: Callable[[str], None]) -> AbstractContextManager[RunningEngine]:
@@ -247,7 +245,8 @@ class Subject:
         from profiler import warming
 
         most_s, path = self._warming_left_s, self.writer.samples_path
-        reached = warming.warm(self._job(slot), worker, path, gpus, most_s, say, self._check)
+        check = partial(self._check, "a warm-up")
+        reached = warming.warm(self._job(slot), worker, path, gpus, most_s, say, check)
         is_first, self._warm_at = self._warm_at is None, slot.point
         self._warming_left_s -= reached.took_s if reached else most_s  # no temperature: nothing to wait for
         if reached is not None and (is_first or not reached.is_steady):
@@ -258,20 +257,20 @@ class Subject:
         """Whether prompts of another run may be in the engine's prefix cache."""
         return self._up.facts.kind == "endpoint" or self.writer.manifest.engine_from is not None
 
-    def _check(self) -> None:
+    def _check(self, during: str) -> None:
         """Some four times a second: a dead engine ends the run (EngineError), a dead sampler is replaced, and
-        the run says what that cost."""
+        the run says what that cost; ``during``: what is going on."""
         self._up.check()
         if self._sampler is None or (why := self._sampler.trouble()) is None:
             return
-        window = self.writer.next_index
         try:
             self._sampler.renew()
         except MeasurementError as error:
             self._sampler = None
-            self.writer.note(f"{_no_samples(why, window)} and all after it: {error}")
+            self.writer.note(f"{_no_samples(why, during)} and all after it: {error}")
         else:
-            self.writer.note(f"{_no_samples(why, window)}; it was started anew")
+            self.writer.update(probes=self._sampler.probes)
+            self.writer.note(f"{_no_samples(why, during)}; it was started anew")
 
     def _job(self, slot: Slot) -> LoadJob:
         engine, index, measure = self._up, self.writer.next_index, self.plan.scenario.measure
@@ -295,9 +294,10 @@ class Subject:
     def hold(self, slot: Slot, worker: LoadWorker, on_progress: Callable[[Progress], None]) -> Window:
         """Hold one load point once; when this returns its requests and window are on disk."""
         job = self._job(slot)
+        check = partial(self._check, f"window {job.window}")
         try:
-            window = worker.run(job, on_progress, self._check)
-            self._check()
+            window = worker.run(job, on_progress, check)
+            check()
         except BaseException:
             if worker.cut_short is not None:
                 with suppress(StoreError):  # a full disk: what ended the window has the word
@@ -369,7 +369,7 @@ class Subject:
             last = self.writer.next_index - 1
             if sampler is not None and last >= 0 and (why := sampler.trouble()) is not None:
                 with suppress(StoreError):
-                    self.writer.note(f"{_no_samples(why, last)}, its end")
+                    self.writer.note(f"{_no_samples(why, f'window {last}')}, its end")
             self._ask_account(engine)
 
     def _ask_account(self, engine: RunningEngine) -> None:
@@ -389,8 +389,8 @@ class Subject:
         self.writer.update(status=status, reason=reason)
 
 
-def _no_samples(why: str, window: int) -> str:
-    return f"the sampler {why}: energy and memory are not known of all of window {window}"
+def _no_samples(why: str, during: str) -> str:
+    return f"the sampler {why}: energy and memory are not known of all of {during}"
 
 
 def _streams(alone: store.RunResult, window: Window) -> int:

@@ -3,19 +3,20 @@ from __future__ import annotations
 import os
 import signal
 from itertools import groupby
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from profiler import measure, metrics, prepare, records, search, store
+from profiler import measure, metrics, prepare, records, search, store, warming
 from profiler.adaptive import Precision
 from profiler.client import Calibration, ClientAudit
-from profiler.errors import EngineError, InputError, LoadError, describe
+from profiler.errors import EngineError, InputError, LoadError, MeasurementError, describe
 from profiler.loadgen.worker import LoadWorker
 from profiler.measure import _not_half_way, schedule
 from profiler.prepare import without_secrets
 from profiler.progress import Quiet
-from profiler.schema import EngineFacts, LoadPoint, ProbeStatus
+from profiler.schema import Endpoint, EngineFacts, LoadPoint, ProbeStatus
 from profiler.settings import EngineSettings
 from profiler.subject import Slot, Subject
 from profiler.windows import WindowView
@@ -125,6 +126,48 @@ def test_all_boards_of_the_machine_are_read_unless_the_engine_is_on_another(subj
     for url, read in (("http://127.0.0.1:1/v1", ("GPU-1", "GPU-2")), ("http://192.0.2.1/v1", ())):
         subject.settings = EngineSettings(kind="endpoint", args={"url": url})
         assert subject._boards_read(()) == read
+
+
+@pytest.mark.parametrize("renews", [True, False])
+def test_what_a_dead_sampler_costs_is_told_of_what_was_going_on(subject, monkeypatch, renews):
+    """The window under way is the third, number 2; in a warm-up none is."""
+    after = (ProbeStatus(probe="nvml", usable=False, detail="the driver is gone"),)
+
+    class Dead:
+        probes = ()
+        is_dead = True
+
+        def trouble(self):
+            return "ended (killed by SIGKILL)" if self.is_dead else None
+
+        def renew(self):
+            if not renews:
+                raise MeasurementError("it does not start")
+            self.is_dead, self.probes = False, after
+
+    def interrupted(*given, **_):
+        given[-1]()
+        raise KeyboardInterrupt
+
+    gpu = ProbeStatus(probe="nvml", usable=True, detail="")
+    subject.writer.update(probes=(gpu,))
+    endpoint = Endpoint(base_url="http://127.0.0.1:1/v1", model="sim")
+    facts = EngineFacts(kind="simulated", version="1", device="none", gpus=("GPU-1",))
+    subject._engine = SimpleNamespace(endpoint=endpoint, facts=facts, check=lambda: None)
+    subject._sampler, subject._warming_left_s = Dead(), 60.0
+    monkeypatch.setattr(warming, "warm", interrupted)
+    slot = Slot(0, 2, RATE)
+    with pytest.raises(KeyboardInterrupt):
+        subject.warm_up(slot, None, lambda _: None)
+    assert subject.writer.manifest.probes == (after if renews else (gpu,))
+    subject._sampler = Dead()
+    worker = SimpleNamespace(run=interrupted, cut_short=None)
+    with pytest.raises(KeyboardInterrupt):
+        subject.hold(slot, worker, lambda _: None)
+    notes = [each for each in subject.writer.manifest.engine.notes if "sampler" in each]
+    told = "; it was started anew" if renews else " and all after it: it does not start"
+    why = "the sampler ended (killed by SIGKILL): energy and memory are not known of all of"
+    assert notes == [f"{why} a warm-up{told}", f"{why} window 2{told}"]
 
 
 def test_what_a_search_asks_next_is_held_next(subject):
