@@ -199,11 +199,19 @@ def test_an_engine_of_ours_that_died_has_the_word_first(worker, job, monkeypatch
 
 
 @pytest.mark.parametrize("mode", ["closed", "batch"])
-def test_an_endpoint_that_answers_with_errors_is_data(worker, simulated, job, mode):
+def test_an_endpoint_that_answers_with_nothing_but_errors_is_given_up(worker, simulated, job, mode):
     plan = job(simulated(faults=[{"kind": "http_500"}]), mode=mode, window_s=30.0)
-    window = worker.run(plan, ignore, ignore)
-    assert "HTTP 500" in window.trouble
-    assert window.steady_start_ns is None
+    with pytest.raises(EngineError, match="nothing but failures: HTTP 500"):
+        worker.run(plan, ignore, ignore)
+    assert worker.cut_short.steady_start_ns is None
+    assert {each.outcome for each in read_records(plan.records_path)} <= {"http_error", "cancelled"}
+
+
+@pytest.mark.parametrize("mode", ["closed", "batch"])
+def test_an_endpoint_that_answers_every_other_time_with_an_error_is_data(worker, simulated, job, mode):
+    plan = job(simulated(faults=[{"kind": "http_500", "every": 2}]), mode=mode, window_s=0.5)
+    assert worker.run(plan, ignore, ignore).trouble is None
+    assert {each.outcome for each in read_records(plan.records_path)} >= {"ok", "http_error"}
 
 
 def test_progress_callback_that_raises_is_treated_alike(worker, simulated, job):

@@ -228,3 +228,4 @@ def add_samples(folder: Path, rows: list[tuple[float, str, str, float]]) -> None
         schema=table.schema,
     )
     pq.write_table(pa.concat_tables([table, more]), folder / "telemetry.parquet")
+    make.written_again(folder)

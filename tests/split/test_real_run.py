@@ -12,6 +12,7 @@ import pytest
 
 from profiler import split, store
 from profiler.split import slices
+from tests import make
 
 STANDING_W, INPUT_J, DECODE_J = 110.0, 0.03, 2.0
 SLOTS = 2
@@ -82,6 +83,7 @@ def with_known_energy(run):
     # and on a busy machine it would shift every edge by half of it.
     values = np.where(pc.equal(table["name"], "energy_seen_within_s").to_numpy(), 1e-9, values)
     pq.write_table(table.set_column(3, "value", pa.array(values)), run.folder / "telemetry.parquet")
+    make.written_again(run.folder)
     return store.load(run.folder)
 
 
