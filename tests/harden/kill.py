@@ -75,7 +75,7 @@ ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "docs/reliability/kill.json"
 LIFE_S, GONE_S = 90.0, 15.0
 FEW = 10  # are not worth a second run that nothing strikes
-LONG = 200  # so many moments are worth a record
+LONG = 50  # so many moments are worth a record
 
 
 class Moment(NamedTuple):
