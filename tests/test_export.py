@@ -152,6 +152,7 @@ def test_requests_of_an_older_run_have_holes_where_it_lacks_columns(runs, tmp_pa
     file = runs / "run0" / store.REQUESTS
     older = pq.read_table(file).drop_columns(["cached_tokens", "turn"])
     pq.write_table(older, file)
+    make.written_again(file.parent)
     found = pq.read_table(exported(runs, tmp_path, "parquet", "requests"))
     assert found["turn"].null_count == 150
     assert found.num_rows == 300

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from profiler import figures, index, integrity, records, routing_pass, store
-from profiler.cli import entry
+from profiler.cli import entry, terminal
 from profiler.errors import DamagedError, InputError, StoreError
 from profiler.schema import Model, ProbeStatus, RoutingRecord
 from profiler.store import reading, verifying, writing
@@ -45,8 +45,9 @@ def results(tmp_path):
 
 
 def profile(monkeypatch, capsys, *words):
-    """Exit code and what was said."""
+    """Exit code and what was said.  The command's handlers of signals are not this process's."""
     monkeypatch.setattr(sys, "argv", ["profile", *map(str, words)])
+    monkeypatch.setattr(terminal, "catch_signals", lambda: None)
     with pytest.raises(SystemExit) as end:
         entry()
     said = capsys.readouterr()

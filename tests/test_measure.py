@@ -63,6 +63,14 @@ def test_secrets_are_left_out_and_the_rest_kept():
     assert without_secrets(batched) == batched
 
 
+@pytest.fixture
+def heard_as_usual():
+    """Whatever a shell, or a command tried in this process, made of Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def asked_to_stop(times: int, reached: list[str]) -> None:
     for _ in range(times):
         os.kill(os.getpid(), signal.SIGINT)
@@ -71,7 +79,7 @@ def asked_to_stop(times: int, reached: list[str]) -> None:
 
 @pytest.mark.parametrize(("times", "reaches"), [(1, ["the end"]), (2, ["the end"]), (3, [])])
 def test_who_asks_while_a_run_is_sealed_is_answered_and_heard_at_its_end_or_the_third_time(
-    capfd, times, reaches
+    capfd, times, reaches, heard_as_usual
 ):
     before, reached = signal.getsignal(signal.SIGINT), []
     with pytest.raises(KeyboardInterrupt), _not_half_way():
