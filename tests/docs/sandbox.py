@@ -146,7 +146,7 @@ def interrupted(folder: Path) -> None:
         [*RUN, "-s", "smoke", "--out", "stopped"], cwd=folder, stderr=subprocess.DEVNULL
     )
     due = time.perf_counter() + 60
-    while not list(folder.glob("stopped/*/parts/*")) and time.perf_counter() < due:
+    while not list(folder.glob("stopped/*/parts/requests-*")) and time.perf_counter() < due:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.wait(60)
