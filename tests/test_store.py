@@ -26,6 +26,17 @@ def test_a_sealed_run_reads_back_what_was_written(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), StoreError("no space left on device")])
+def test_a_run_that_cannot_be_begun_leaves_no_folder(tmp_path, monkeypatch, ending):
+    def update(self, **changes):
+        raise ending
+
+    monkeypatch.setattr(store.RunWriter, "update", update)
+    with pytest.raises(type(ending)):
+        store.RunWriter.create(tmp_path / "results", make.manifest("r"))
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 def test_an_interrupted_run_loads_with_its_finished_windows_only(tmp_path):
     run = make.writer(tmp_path, [make.steady(0, 10.0)])
     records.write_records(run.records_path(1), make.steady(1, 30.0)[1])  # never added: the window was cut

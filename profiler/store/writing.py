@@ -49,7 +49,7 @@ class RunWriter(Struct):
 
     @classmethod
     def create(cls, out: Path, manifest: Manifest) -> RunWriter:
-        """A new run folder; raises StoreError."""
+        """A new run folder; none is left where it cannot be begun.  Raises StoreError."""
         folder = out / manifest.run_id
         try:
             (folder / PARTS).mkdir(parents=True)
@@ -57,7 +57,11 @@ class RunWriter(Struct):
         except OSError as error:
             raise StoreError(f"cannot create {folder}: {error.strerror}") from None
         writer = cls(folder, manifest, _locked(folder))
-        writer.update()
+        try:
+            writer.update()
+        except BaseException:
+            writer.discard()
+            raise
         return writer
 
     @classmethod

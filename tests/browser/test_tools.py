@@ -184,6 +184,9 @@ def test_columns_can_be_added_and_follow_the_terms(
 
 
 def figure_button(page: Page, kind: str) -> Locator:
+    """Once the page stands still: drawing a figure may move what a click is on its way to."""
+    page.locator("#fig-speed").scroll_into_view_if_needed()
+    page.wait_for_selector("#fig-speed[data-drawn]")
     return page.locator("#fig-speed").get_by_role("button", name=f"as {kind}")
 
 
