@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from profiler import store
+from profiler import disk, store
 from profiler.errors import InputError, ProfilerError
 from profiler.storage import open_home, places
 from profiler.storage.local import INCOMING, locked_patiently
@@ -64,7 +64,7 @@ def _bring_all(objects: Objects, files: Mapping[str, Size], is_all: bool) -> Pat
         for name in store.within(folder) if is_all else ():
             if name not in runs:
                 shutil.rmtree(folder / name)
-        missing = sorted(run for run in runs if not _is_here(folder / run, files[f"{run}/{store.MANIFEST}"]))
+        missing = sorted(run for run in runs if not _is_here(folder / run, _measured(files, run)))
         if missing:
             bytes_ = sum(size.size_bytes for name, size in files.items() if name.split("/")[0] in missing)
             _say(f"bringing {len(missing)} of {len(runs)} runs of {objects.where} ({bytes_ / 1e6:.1f} MB)")
@@ -74,13 +74,23 @@ def _bring_all(objects: Objects, files: Mapping[str, Size], is_all: bool) -> Pat
     return folder
 
 
-def _is_here(folder: Path, manifest: Size) -> bool:
-    """By size and time: what was written anew there is brought anew."""
-    path = folder / store.MANIFEST
-    if not path.exists():
-        return False
-    held = path.stat()
-    return (held.st_size, int(held.st_mtime)) == (manifest.size_bytes, int(manifest.at_s))
+def _measured(files: Mapping[str, Size], run: str) -> dict[str, Size]:
+    """The files that a sealed run consists of, by their names in its folder."""
+    return {
+        name: files[f"{run}/{name}"] for name in (store.MANIFEST, *store.TABLES) if f"{run}/{name}" in files
+    }
+
+
+def _is_here(folder: Path, files: Mapping[str, Size]) -> bool:
+    """By size and time of each: what was written anew there, or changed here, is brought anew."""
+    for name, there in files.items():
+        path = folder / name
+        if not path.exists():
+            return False
+        held = path.stat()
+        if (held.st_size, held.st_mtime_ns) != (there.size_bytes, int(there.at_s) * 10**9):
+            return False
+    return True
 
 
 def _records(files: Mapping[str, Size], runs: set[str]) -> list[str]:
@@ -97,8 +107,9 @@ def _bring_run(objects: Objects, files: Mapping[str, Size], folder: Path, run: s
             path = folder / INCOMING / name
             path.parent.mkdir(parents=True, exist_ok=True)
             objects.download(name, str(path))
-    at_s = int(files[f"{run}/{store.MANIFEST}"].at_s)
-    os.utime(beside / store.MANIFEST, (at_s, at_s))
+    for name, there in _measured(files, run).items():
+        os.utime(beside / name, (int(there.at_s), int(there.at_s)))
+    disk.sync_all(beside)
     shutil.rmtree(folder / run, ignore_errors=True)
     os.replace(beside, folder / run)
 

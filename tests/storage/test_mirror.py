@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 
 from profiler import store
-from profiler.errors import InputError
+from profiler.errors import InputError, ProfilerError
 from profiler.storage import mirror, open_home
 from tests.s3 import DENIED
 from tests.storage.test_homes import run
 from tests.test_cli import profile
+
+
+def edit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
 
 
 def test_a_folder_is_read_where_it_is(tmp_path):
@@ -54,12 +60,23 @@ def test_a_run_that_was_written_anew_is_brought_anew(bucket, tmp_path):
     manifest = mirror.bring(home.where) / "r1" / store.MANIFEST
     whole = manifest.read_bytes()
     there = mirror.Size(len(whole), manifest.stat().st_mtime)
-    assert mirror._is_here(manifest.parent, there)
-    assert not mirror._is_here(manifest.parent, there._replace(at_s=there.at_s + 1))
+    assert mirror._is_here(manifest.parent, {store.MANIFEST: there})
+    assert not mirror._is_here(manifest.parent, {store.MANIFEST: there._replace(at_s=there.at_s + 1)})
     manifest.write_bytes(b" " * len(whole))
     os.utime(manifest, (0, 0))
     mirror.bring(home.where)
     assert manifest.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 100), lambda path: path.unlink(), edit])
+def test_a_copy_that_was_damaged_is_brought_anew(bucket, tmp_path, damage):
+    home = open_home(f"{bucket}/out")
+    home.take_in(run(tmp_path, "r1"))
+    copy = mirror.bring(home.where) / "r1"
+    damage(copy / store.REQUESTS)
+    with pytest.raises(ProfilerError):
+        _ = store.load(copy).requests
+    assert store.load(mirror.bring(home.where) / "r1").requests.num_rows == 50
 
 
 def test_one_run_is_brought_alone(bucket, tmp_path):
