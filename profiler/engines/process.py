@@ -63,7 +63,9 @@ class EngineProcess:
         os.set_blocking(self._supervisor.stdout.fileno(), False)
         if not said:
             self.stop()
-            raise EngineError("the engine's supervisor did not start", self.tail(8))
+            was_killed = self._supervisor.returncode < 0
+            end = "was killed before it could start the engine" if was_killed else "did not start"
+            raise EngineError(f"the engine's supervisor {end}", self.tail(8))
 
     def exit_code(self) -> int | None:
         """None while the command runs; then its exit code, negative for the signal that killed it."""

@@ -239,6 +239,16 @@ def test_a_killed_supervisor_takes_the_engine_with_it(start):
     assert "its supervisor was killed" in str(process.failure("it died"))
 
 
+@pytest.mark.parametrize(("ends", "said"), [("kill -9 $$", "was killed before"), ("exit 1", "did not start")])
+def test_a_supervisor_that_does_not_start_says_how(log, monkeypatch, tmp_path, ends, said):
+    instead = tmp_path / "python"
+    instead.write_text(f"#!/bin/sh\n{ends}\n")
+    instead.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(instead))
+    with pytest.raises(EngineError, match=f"supervisor {said}"):
+        EngineProcess(["true"], {}, log)
+
+
 def test_a_server_that_cannot_write_its_log_is_not_waited_for(log, monkeypatch):
     def is_full(_path, _data):
         raise OSError(errno.ENOSPC, "No space left on device")
