@@ -1,4 +1,4 @@
-"""All rows, run: two cells at a time, those that need the machine one after another.
+"""All rows, run: some cells at a time, and beside them those of the real vLLM one after another.
 
 The record (docs/reliability/matrix.json)::
 
@@ -72,13 +72,10 @@ def run_all(wanted: Sequence[Cell], jobs: int, tell: Callable[[Cell, Result], No
         came[cell.name] = result
         tell(cell, result)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        begun = {pool.submit(_one, cell): cell for cell in wanted if not cell.case.alone}
+    with ThreadPoolExecutor(jobs) as pool, ThreadPoolExecutor(1) as queue:
+        begun = {(queue if cell.case.queues else pool).submit(_one, cell): cell for cell in wanted}
         for future in as_completed(begun):
             note(begun[future], future.result())
-    for cell in wanted:
-        if cell.case.alone:
-            note(cell, _one(cell))
     return [came[cell.name] for cell in wanted]
 
 

@@ -51,7 +51,7 @@ class Case(Struct, frozen=True, kw_only=True):
 
     ``prepare`` runs before the command is started, ``strike`` when the phase has come, ``mend`` before the
     run is resumed, ``look`` last, for what is special to the case: it raises AssertionError.
-    ``alone``: it needs the machine to itself.  ``comes_s``: how long the phase may take to come.
+    ``queues``: one of these at a time.  ``comes_s``: how long the phase may take to come.
     """
 
     expect: Expect
@@ -63,7 +63,7 @@ class Case(Struct, frozen=True, kw_only=True):
     strike: Callable[[Live], None] | None = None
     mend: Callable[[Live], None] | None = None
     look: Callable[[Live], None] | None = None
-    alone: bool = False
+    queues: bool = False
     comes_s: float = 90.0
 
 

@@ -27,7 +27,7 @@ def _run(*argv: str) -> None:
     subprocess.run(argv, check=True, capture_output=True)
 
 
-def _no_mounts() -> str | None:
+def no_mounts() -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             _run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder)
@@ -37,7 +37,7 @@ def _no_mounts() -> str | None:
     return None
 
 
-def _small(live: Live) -> None:
+def small(live: Live) -> None:
     """The results are a file system of their own."""
     _mounted(live, live.out, f"size={SMALL_BYTES}")
 
@@ -48,7 +48,7 @@ def _mounted(live: Live, at: Path, options: str) -> None:
     live.on_close(lambda: _run("umount", "--lazy", str(at)))
 
 
-def _fill(folder: Path) -> None:
+def fill(folder: Path) -> None:
     with suppress(OSError), (folder / "neighbour").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1 << 16))
@@ -57,7 +57,7 @@ def _fill(folder: Path) -> None:
             file.write(b"\0")
 
 
-def _make_room(live: Live) -> None:
+def make_room(live: Live) -> None:
     (live.out / "neighbour").unlink()
 
 
@@ -107,9 +107,9 @@ def _in(phases: tuple[Phase, ...], case: Callable[[Phase], Case], why_not: str) 
 def _full(phase: Phase) -> Case:
     return Case(
         words=HEAVY,
-        prepare=_small,
-        strike=lambda live: _fill(live.out),
-        mend=_make_room,
+        prepare=small,
+        strike=lambda live: fill(live.out),
+        mend=make_room,
         expect=_failed(phase, "No space left on device"),
     )
 
@@ -138,13 +138,13 @@ def _read_only(phase: Phase) -> Case:
 
 
 def _read_only_before(live: Live) -> None:
-    _small(live)
+    small(live)
     _run("mount", "-o", "remount,ro", str(live.out))
 
 
 def _full_before(live: Live) -> None:
-    _small(live)
-    _fill(live.out)
+    small(live)
+    fill(live.out)
 
 
 def _not_ours(live: Live) -> None:
@@ -232,7 +232,7 @@ def _disk(
 
 FROM_THE_BEGINNING = "it is found before anything is started"
 ROWS = [
-    _disk("disk full", "another program takes all that is left", _everywhere(_full), _no_mounts),
+    _disk("disk full", "another program takes all that is left", _everywhere(_full), no_mounts),
     _disk(
         "disk full before",
         "as above, before the run is begun",
@@ -243,7 +243,7 @@ ROWS = [
             ),
             FROM_THE_BEGINNING,
         ),
-        _no_mounts,
+        no_mounts,
     ),
     _disk(
         "files may grow no more", "a limit on the size of files (ulimit -f)", _everywhere(_too_small_a_limit)
@@ -262,7 +262,7 @@ ROWS = [
             lambda _: Case(prepare=_read_only_before, expect=_refused("error: cannot write to .*--out")),
             FROM_THE_BEGINNING,
         ),
-        _no_mounts,
+        no_mounts,
     ),
     _disk(
         "results are a file",
@@ -315,7 +315,7 @@ ROWS = [
             ),
             "it holds from the beginning on, through all phases of the one run",
         ),
-        _no_mounts,
+        no_mounts,
     ),
     _disk(
         "too many open files",

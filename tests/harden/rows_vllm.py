@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from msgspec import structs
 
+from tests.harden import rows_disk
 from tests.harden.cell import Live
 from tests.harden.nouns import Case, Expect
 from tests.harden.rows_vllm_wire import FINE, MODEL, START_LIMIT_S, timed_out, too_many, wire
@@ -66,7 +67,7 @@ def launched(expect: Expect, strike: Callable[[Live], None] | None = None, *word
         env=dict(KEPT),
         strike=strike,
         expect=expect,
-        alone=True,
+        queues=True,
         comes_s=START_LIMIT_S,
         **more,
     )
@@ -145,6 +146,27 @@ ROWS = [
             "window": launched(KILLED, to_profile(signal.SIGKILL)),
             "shutdown": NO_NEED,
         },
+    ),
+    wire(
+        "disk full",
+        "another program takes all that is left while vLLM is up",
+        {
+            "start": NO_NEED,
+            "warm-up": NO_NEED,
+            "window": launched(
+                structs.replace(
+                    died(1, "No space left on device"),
+                    status=("failed", "running"),
+                    resumes=True,
+                    litter=("*",),
+                ),
+                lambda live: rows_disk.fill(live.out),
+                prepare=rows_disk.small,
+                mend=rows_disk.make_room,
+            ),
+            "shutdown": NO_NEED,
+        },
+        rows_disk.no_mounts,
     ),
     wire(
         "cannot start",

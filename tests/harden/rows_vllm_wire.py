@@ -127,7 +127,7 @@ def wired(
         mend=mended,
         look=look or (was_struck if kind != "refuse" and for_s is None and not expect.resumes else None),
         expect=expect,
-        alone=True,
+        queues=True,
     )
 
 
@@ -138,7 +138,7 @@ def at_start(says: str, kind: Kind, within_s: float = 40.0, **changes: Any) -> C
         prepare=through(kind, **changes),
         expect=Expect(code=2, says=says, status=None, within_s=within_s),
         look=was_struck if kind != "refuse" else None,
-        alone=True,
+        queues=True,
     )
 
 
@@ -191,7 +191,7 @@ def same_figures(live: Live) -> None:
 
 
 def unharmed(kind: Kind, **changes: Any) -> dict[Phase, Case | str]:
-    case = Case(engine=THROUGH, prepare=through(kind, **changes), expect=FINE, look=same_figures, alone=True)
+    case = Case(engine=THROUGH, prepare=through(kind, **changes), expect=FINE, look=same_figures, queues=True)
     return {"start": SEE_WINDOW, "warm-up": SEE_WINDOW, "window": case, "shutdown": SEE_WINDOW}
 
 
@@ -205,8 +205,12 @@ def of_one(expect: Expect, start: Case | str, kind: Kind, **changes: Any) -> dic
     }
 
 
-def wire(name: str, does: str, cases: dict[Phase, Case | str]) -> Fault:
-    return Fault(name=f"vLLM: {name}", group="real vLLM", does=does, cases=cases, needs=missing)
+def wire(
+    name: str, does: str, cases: dict[Phase, Case | str], needs: Callable[[], str | None] = lambda: None
+) -> Fault:
+    return Fault(
+        name=f"vLLM: {name}", group="real vLLM", does=does, cases=cases, needs=lambda: missing() or needs()
+    )
 
 
 NOBODY = "stopped answering: .*refused"
