@@ -1,6 +1,6 @@
 """kill −9 at random moments of ``profile run``, ``profile resume`` and sealing: what is lost, what stays.
 
-    python -m tests.harden.kill [MOMENTS] [--jobs 2] [--seed 0] [--log FILE] [--seconds S]
+    python -m tests.harden.kill [MOMENTS] [--jobs 4] [--seed 0] [--log FILE] [--seconds S]
 
 With a log it goes on where it stopped: after --seconds no further moment is begun.
 
@@ -74,7 +74,7 @@ MARK = "PROFILER_KILL_MARK"
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "docs/reliability/kill.json"
 LIFE_S, GONE_S = 90.0, 15.0
-FEW = 10  # are not worth a second run that nothing strikes
+FEW = 10  # are not worth more runs that nothing strikes
 LONG = 50  # so many moments are worth a record
 
 
@@ -233,6 +233,22 @@ def measured(folder: Path) -> Measured:
     return Measured(run_s, run_s, len(changes), first)
 
 
+def crowded(folder: Path, jobs: int) -> float:
+    """How long a run takes beside as many others as there will be, in s."""
+    lives = []
+    for job in range(jobs):
+        own = folder / str(job)
+        own.mkdir(parents=True)
+        lives.append(Life(own, run_words(own)))
+    took_s: dict[int, float] = {}
+    while len(took_s) < jobs:
+        for life in lives:
+            if life.pid not in took_s and life.end(0.01):
+                took_s[life.pid] = time.monotonic() - life.began_s
+            assert time.monotonic() - life.began_s < LIFE_S, "a run that nothing strikes does not end"
+    return sum(took_s.values()) / jobs
+
+
 def struck(moment: Moment, known: Measured, folder: Path) -> tuple[Life, Kept, bool]:
     """The process that was killed, what was finished right before, and whether it was done by then."""
     out = folder / "out"
@@ -378,7 +394,8 @@ def all_tried(moments: Sequence[Moment], jobs: int, log: Path, seconds: float) -
     with tempfile.TemporaryDirectory(prefix="profiler-kill-") as scratch:
         known = measured(Path(scratch, "whole"))
         if len(left) > FEW:
-            known = known._replace(run_s=min(known.run_s, measured(Path(scratch, "again")).run_s))
+            run_s = crowded(Path(scratch, "crowd"), jobs)
+            known = known._replace(run_s=run_s, resume_s=0.7 * run_s)
         pids = []
         for job in range(jobs):
             if not (pid := os.fork()):
@@ -478,7 +495,7 @@ def _row(name: str, each: Any, failed: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.harden.kill")
     parser.add_argument("moments", nargs="?", type=int, default=200)
-    parser.add_argument("--jobs", type=int, default=2, help="lives at a time")
+    parser.add_argument("--jobs", type=int, default=4, help="lives at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, help="what is done so far, a line each")
     parser.add_argument("--seconds", type=float, default=float("inf"))
