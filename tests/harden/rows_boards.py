@@ -83,14 +83,42 @@ def _shimmed(live: Live) -> None:
     source = Path(__file__).with_name("shim.c")
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     (live.folder / "shift").write_text("0")
-    live.env |= {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(live.folder / "shift")}
+    (live.folder / "slept").write_text("0")
+    files = {"CLOCK_SHIFT": live.folder / "shift", "CLOCK_SLEPT": live.folder / "slept"}
+    live.env |= {"LD_PRELOAD": str(library)} | {name: str(path) for name, path in files.items()}
+
+
+def _write(live: Live, name: str, seconds: int) -> None:
+    beside = live.folder / f"{name}.new"
+    beside.write_text(str(seconds))
+    beside.rename(live.folder / name)
+
+
+def _slept_for_an_hour(live: Live) -> None:
+    said = " ".join(str(each["client_bound"]) for each in compared(live))
+    assert "stood still for 3600" in said, f"it is not said: {said}"
+
+
+def _asleep() -> dict[Phase, Case | str]:
+    case = Case(
+        prepare=_shimmed,
+        strike=lambda live: _write(live, "slept", HOUR_S),
+        look=_slept_for_an_hour,
+        words=LONGER,
+        expect=complete(),
+    )
+    why = "no load is offered then"
+    return {
+        "start": why,
+        "warm-up": "see *window*: what is warmed up is not timed",
+        "window": case,
+        "shutdown": why,
+    }
 
 
 def _set_clock(hours: int) -> dict[Phase, Case | str]:
     def strike(live: Live) -> None:
-        beside = live.folder / "shift.new"
-        beside.write_text(str(hours * HOUR_S))
-        beside.rename(live.folder / "shift")
+        _write(live, "shift", hours * HOUR_S)
 
     def look(live: Live) -> None:
         (folder,) = live.run_folders()
@@ -199,6 +227,7 @@ ROWS = [
     row("GPU shared", "GPU", "a process of somebody else's", _board("foreign=1", _is_in_notes("shared_gpu"))),
     row("clock set ahead", "machine", "the calendar, by 5 hours", _set_clock(5), _no_compiler),
     row("clock set back", "machine", "the calendar, by 5 hours", _set_clock(-5), _no_compiler),
+    row("machine slept", "machine", "an hour passed in which its clock stood still", _asleep(), _no_compiler),
     row(
         "clock set, then resume",
         "machine",

@@ -45,7 +45,10 @@ def process(live: Live, words: str) -> psutil.Process:
 
 def send(words: str, signum: signal.Signals) -> Callable[[Live], None]:
     def strike(live: Live) -> None:
-        process(live, words).send_signal(signum)
+        try:
+            process(live, words).send_signal(signum)
+        except psutil.NoSuchProcess:  # it was quicker
+            assert live.has(event="window", windows_left=0), f"{words} was gone before it was struck"
 
     return strike
 

@@ -1,4 +1,5 @@
-/* Moves the calendar of a process: adds the seconds in the file CLOCK_SHIFT to CLOCK_REALTIME. */
+/* Moves the calendar of a process: adds the seconds in the file CLOCK_SHIFT to CLOCK_REALTIME; those in the
+   file CLOCK_SLEPT to CLOCK_BOOTTIME, as if the machine had slept for so long. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -6,8 +7,8 @@
 #include <sys/time.h>
 #include <time.h>
 
-static long shift(void) {
-    const char *path = getenv("CLOCK_SHIFT");
+static long seconds_in(const char *variable) {
+    const char *path = getenv(variable);
     FILE *file = path ? fopen(path, "re") : NULL;
     long seconds = 0;
     if (file) {
@@ -21,7 +22,10 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     static int (*real)(clockid_t, struct timespec *);
     if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     int result = real(clock, now);
-    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += shift();
+    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
+        now->tv_sec += seconds_in("CLOCK_SHIFT");
+    }
+    if (result == 0 && clock == CLOCK_BOOTTIME) now->tv_sec += seconds_in("CLOCK_SLEPT");
     return result;
 }
 

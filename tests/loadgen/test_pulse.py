@@ -44,6 +44,15 @@ async def test_one_long_stop_counts_for_all_the_time_it_took():
     assert pulse.lag_p99_s(start + 300_000_000, end) < 0.1
 
 
+async def test_a_machine_that_slept_shows(monkeypatch):
+    """Its clock stops as well: no tick is missed."""
+    naps = iter([0, 0, 0, 3600 * 10**9])
+    monkeypatch.setattr("profiler.loadgen.pulse.slept_ns", lambda: next(naps, 3600 * 10**9))
+    pulse, _, start, end = await run(0.5)
+    assert 3600 <= pulse.lag_max_s(start, end) < 3601
+    assert pulse.lag_p99_s(start, end) < 3600
+
+
 async def test_cpu_time_shows():
     def burn():
         end = perf_counter_ns() + 20_000_000
