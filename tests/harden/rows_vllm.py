@@ -125,7 +125,10 @@ ROWS = [
             "start": "it is a start that takes too long: engine.start_timeout_s, see *server hangs*",
             "warm-up": NO_NEED,
             "window": launched(
-                structs.replace(too_many(), within_s=90), send(CORE, signal.SIGSTOP), look=timed_out
+                structs.replace(too_many(), within_s=90),
+                send(CORE, signal.SIGSTOP),
+                *set_to("measure.window_s=6", "measure.max_window_s=8"),
+                look=timed_out,
             ),
             "shutdown": "the processes that are frozen in a window are so at the shutdown too",
         },
