@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ from profiler.settings import EngineSettings
 
 CONFIG_NAME = "transformers_server.json"
 API_KEY_VARIABLE = "PROFILER_API_KEY"
+
+OLDEST = "5.18"  # of the continuous batching that can be paused
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -64,7 +67,7 @@ def command(settings: EngineSettings, model: Model, workdir: Path, host: str = H
     """The argv of the server for ``model``; its settings are written to ``workdir``.
 
     The server takes its API key from the environment variable ``PROFILER_API_KEY``.
-    Raises InputError when torch or transformers is not installed or a setting cannot be used.
+    Raises InputError when torch or transformers is not installed or too old, or a setting cannot be used.
     """
     config = server_config(settings, model)
     path = workdir / CONFIG_NAME
@@ -79,6 +82,11 @@ def server_config(settings: EngineSettings, model: Model) -> ServerConfig:
     if missing:
         raise InputError(
             f"engine transformers needs {' and '.join(missing)}: pip install 'moe-profiler[transformers]'"
+        )
+    if _release(found := version("transformers")) < _release(OLDEST):
+        raise InputError(
+            f"engine transformers needs transformers {OLDEST} or newer, here is {found}: "
+            "pip install 'moe-profiler[transformers]'"
         )
     if model.weights == "remote" or model.weights == "unknown":  # noqa: PLR1714  mypy narrows by ==
         raise InputError(f"engine transformers has no weights for {model.name!r}: use --engine endpoint")
@@ -99,6 +107,10 @@ def server_config(settings: EngineSettings, model: Model) -> ServerConfig:
         routing=wanted_routing(settings, model),
         routing_asked=settings.routing != "auto",
     )
+
+
+def _release(of: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in of.split(".")[:2])
 
 
 def engine_args(args: dict[str, Any]) -> EngineArgs:

@@ -128,11 +128,9 @@ def batching(model: Any, args: EngineArgs) -> ContinuousBatchingConfig:
         limits["max_requests_per_batch"] = limits["max_requests_per_batch"] or limits["max_batch_tokens"]
     if page is not None:
         limits["page_size"] = page
-    return ContinuousBatchingConfig(
-        **limits,
-        allow_block_sharing=args.allow_block_sharing,
-        auto_switch_to_flash=model.device.type == "cuda",
-    )
+    if "auto_switch_to_flash" in ContinuousBatchingConfig.__dataclass_fields__:  # since 5.19
+        limits["auto_switch_to_flash"] = model.device.type == "cuda"
+    return ContinuousBatchingConfig(**limits, allow_block_sharing=args.allow_block_sharing)
 
 
 def _cpu_blocks(model: Any, page: int) -> int:

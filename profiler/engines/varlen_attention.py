@@ -9,13 +9,16 @@ small product, so keys and values are read once per key-value head instead of on
 
 from __future__ import annotations
 
+from functools import cache
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-# The library asks implementations with "flash" in their name for no mask and gives them sequence bounds.
-NAME = "flash_varlen_cpu"
+# The library asks implementations with "flash" in their name for no mask and gives them sequence bounds;
+# before 5.19 it takes for paged only what is called so.
+NAME = "paged|flash_varlen_cpu"
 
 
 def install(model: Any) -> None:
@@ -51,7 +54,7 @@ def varlen_attention(
     ``query`` is [1, heads, tokens, width], ``key`` and ``value`` [1, kv_heads, tokens, width] with the
     new tokens only; the paged cache adds what came before.  Returns [1, tokens, heads, width].
     """
-    key, value = kwargs.pop("cache").update(key, value, layer_idx=module.layer_idx, kwargs=kwargs)
+    key, value = _cached(kwargs.pop("cache"), key, value, module.layer_idx, kwargs)
     rows, keys = kwargs["cu_seq_lens_q"].diff().tolist(), kwargs["cu_seq_lens_k"].diff().tolist()
     heads, kv_heads, width = query.shape[1], key.shape[1], query.shape[3]
     grouped = query[0].view(kv_heads, heads // kv_heads, -1, width)
@@ -63,6 +66,24 @@ def varlen_attention(
         out[start : start + length] = answer(part, own_keys, own_values, scaling)
         start += length
     return out.view(1, -1, heads, width), None
+
+
+@cache
+def _takes_kwargs(kind: type) -> bool:
+    return "kwargs" in signature(kind.update).parameters  # type: ignore[attr-defined]
+
+
+def _cached(
+    pages: Any, key: torch.Tensor, value: torch.Tensor, layer: int, kwargs: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both with what came before, [1, kv_heads, tokens, width]."""
+    if _takes_kwargs(type(pages)):
+        key, value = pages.update(key, value, layer_idx=layer, kwargs=kwargs)
+        return key, value
+    # transformers 5.18
+    places = {name: kwargs[name] for name in ("read_index", "write_index")}
+    key, value = pages.update(key, value, layer_idx=layer, **places)
+    return key.transpose(0, 1)[None], value.transpose(0, 1)[None]
 
 
 def _decode(

@@ -394,6 +394,12 @@ def test_missing_packages_name_the_extra(monkeypatch):
         transformers.server_config(EngineSettings(), RANDOM)
 
 
+def test_a_library_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr(transformers, "version", lambda _: "5.9.3")
+    with pytest.raises(InputError, match=r"needs transformers 5\.18 or newer, here is 5\.9\.3: pip install"):
+        transformers.server_config(EngineSettings(), RANDOM)
+
+
 def test_the_command_leaves_its_settings_in_the_workdir_and_no_secret(tmp_path):
     argv = transformers.command(EngineSettings(args={"seed": 3}, max_model_len=99), RANDOM, tmp_path)
     path = Path(argv[argv.index("--config") + 1])
