@@ -19,6 +19,7 @@ from msgspec import inspect
 from profiler import secret
 from profiler.errors import InputError, nearest
 
+LONGEST_SHOWN = 200
 SECONDS_PER_UNIT = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -179,7 +180,8 @@ def _explain(message: str, tree: dict[str, Any], source: Source) -> str:
 def _show(value: Any) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    return _text(value) if isinstance(value, bool) else secret.without(repr(value))
+    shown = _text(value) if isinstance(value, bool) else secret.without(repr(value))
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…"
 
 
 def _text(value: Any) -> str:

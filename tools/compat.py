@@ -78,7 +78,7 @@ def environment(interpreter: str, folder: Path) -> str:
 
 def tested(python: str, tests: Sequence[str], more: dict[str, str]) -> dict[str, Any]:
     """How many tests passed, failed and were left out; a deprecation that our own code meets is a failure."""
-    words = ["-p", "no:cacheprovider", "-o", f"filterwarnings={WARNINGS}", "-q", "--tb=short", "-m", MARKS]
+    words = ["-p", "no:cacheprovider", "-o", f"filterwarnings={WARNINGS}", "--tb=short", "-m", MARKS]
     began = time.monotonic()
     done = subprocess.run(
         [python, "-m", "pytest", *words, *tests],
@@ -101,9 +101,11 @@ def tested(python: str, tests: Sequence[str], more: dict[str, str]) -> dict[str,
 
 
 def counted(output: str) -> dict[str, int]:
-    """The counts in pytest's last line; what it does not name did not occur."""
+    """The counts in pytest's last line; what it does not name did not occur.  ValueError: none."""
     last = output.strip().splitlines()[-1] if output.strip() else ""
     counts = {what.rstrip("s"): int(number) for number, what in re.findall(r"(\d+) (\w+)", last)}
+    if not {"passed", "failed", "error", "skipped", "deselected"} & set(counts):
+        raise ValueError(f"pytest counted nothing: {last or 'it said nothing'}")
     failed = counts.get("failed", 0) + counts.get("error", 0)
     return {"passed": counts.get("passed", 0), "failed": failed, "skipped": counts.get("skipped", 0)}
 

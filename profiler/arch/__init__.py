@@ -63,7 +63,10 @@ def shape(config: Config) -> Shape:
     InputError, naming the key that is missing or of the wrong kind, and what it should be;
     UnsupportedArchitectureError where that is so of an architecture that is not known either.
     """
-    return _remembered(msgspec.json.encode(config))
+    try:
+        return _remembered(msgspec.json.encode(config))
+    except RecursionError:
+        raise InputError("its lists and objects are too deep for the config of a model") from None
 
 
 @lru_cache(maxsize=256)

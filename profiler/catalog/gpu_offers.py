@@ -130,7 +130,7 @@ def price_of(
     dates = sorted(each.date for each in found)
     currencies = sorted({each.currency for each in found})
     return Price(
-        usd_per_hour=round(median(usd), 4),
+        usd_per_hour=round(median(usd), 4) or median(usd),
         per="gpu",
         source=origin + _said(found) + converted(found, rates),
         date=dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",

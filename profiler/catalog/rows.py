@@ -37,7 +37,7 @@ def from_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise InputError(
                 f"{path}: line {number} has more cells than the header; quote cells with a comma"
             )
-        told = ((key.strip(), (value or "").strip()) for key, value in row.items())
+        told = ((" ".join(key.split()), " ".join((value or "").split())) for key, value in row.items())
         yield f"{path}: line {number}", {key: value for key, value in told if value}
 
 

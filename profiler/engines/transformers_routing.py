@@ -133,8 +133,8 @@ def _choices(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
 @contextmanager
 def _plain_attention(model: Any) -> Iterator[None]:
     """Attention that needs no paged cache, for as long as this lasts."""
-    now = model.config._attn_implementation
-    plain = "sdpa" if now == varlen_attention.NAME else now.removeprefix("paged|")
+    now, is_ours = model.config._attn_implementation, varlen_attention.is_in(model)
+    plain = "sdpa" if is_ours else now.removeprefix("paged|")
     if plain == now:
         yield
         return
@@ -142,7 +142,7 @@ def _plain_attention(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        if now == varlen_attention.NAME:
+        if is_ours:
             varlen_attention.install(model)
         else:
             model.set_attn_implementation(now)

@@ -9,6 +9,7 @@ small product, so keys and values are read once per key-value head instead of on
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# The library asks implementations with "flash" in their name for no mask and gives them sequence bounds;
-# before 5.19 it takes for paged only what is called so.
-NAME = "paged|flash_varlen_cpu"
+# The library asks implementations with "flash" in their name for no mask and gives them sequence bounds.
+NAME = "flash_varlen_cpu"
 
 
 def install(model: Any) -> None:
     """Make ``model`` use this attention.  Set on the built model: the library would look for a GPU kernel
     of that name when asked for it at construction."""
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, __version__
 
-    AttentionInterface.register(NAME, varlen_attention)
-    model.config._attn_implementation = NAME
+    # 5.18 takes for paged only what is called so; later ones want no such name.
+    name = f"paged|{NAME}" if __version__.startswith("5.18.") else NAME
+    AttentionInterface.register(name, varlen_attention)
+    model.config._attn_implementation = name
+
+
+def is_in(model: Any) -> bool:
+    """Whether ``model`` uses it."""
+    return str(model.config._attn_implementation).endswith(NAME)
 
 
 def can_serve(config: Any) -> bool:
@@ -69,7 +76,7 @@ def varlen_attention(
 
 
 @cache
-def _takes_kwargs(kind: type) -> bool:
+def _takes_kwargs(kind: Hashable) -> bool:
     return "kwargs" in signature(kind.update).parameters  # type: ignore[attr-defined]
 
 
@@ -77,7 +84,7 @@ def _cached(
     pages: Any, key: torch.Tensor, value: torch.Tensor, layer: int, kwargs: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both with what came before, [1, kv_heads, tokens, width]."""
-    if _takes_kwargs(type(pages)):
+    if _takes_kwargs(pages.__class__):
         key, value = pages.update(key, value, layer_idx=layer, kwargs=kwargs)
         return key, value
     # transformers 5.18

@@ -19,12 +19,16 @@ HEAD = {"command": "make compat", "utc": "2026-11-23T02:00:00Z", "machine": {"co
         ("3 failed, 71 passed, 2 skipped, 9 deselected in 4.20s", 71, 3, 2),
         ("71 passed in 4.20s", 71, 0, 0),
         ("1 passed, 2 errors in 4.20s", 1, 2, 0),
-        ("no tests ran in 0.01s", 0, 0, 0),
-        ("", 0, 0, 0),
     ],
 )
 def test_what_pytest_says_is_counted(last, passed, failed, skipped):
     assert compat.counted(f"...F\n{last}\n") == {"passed": passed, "failed": failed, "skipped": skipped}
+
+
+@pytest.mark.parametrize("last", ["no tests ran in 0.01s", "", "....                 [100%]"])
+def test_where_pytest_counts_nothing_nothing_is_recorded(last):
+    with pytest.raises(ValueError, match="counted nothing"):
+        compat.counted(last)
 
 
 def test_a_row_a_version_and_no_section_of_what_was_not_tried():

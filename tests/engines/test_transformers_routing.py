@@ -161,7 +161,7 @@ def test_what_batching_routes_token_by_token_is_what_is_told_afterwards():
     for handle in handles:
         handle.remove()
     told = listener.experts_of(ids + answer[:-1], manager.pause)
-    assert model.config._attn_implementation == varlen_attention.NAME
+    assert varlen_attention.is_in(model)
     manager.add_request(ids, max_new_tokens=2)
     assert manager.get_result(timeout=60).generated_tokens == answer[:2]
     manager.stop(block=True)
