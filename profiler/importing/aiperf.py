@@ -146,8 +146,8 @@ def _point(reader: Reader, summary: Json, lines: Sequence[Json]) -> tuple[LoadPo
     """What was asked for, else (only lines, or a table) what was seen at most."""
     phases = reader.list(summary, "input_config", "phases") or ()
     phase: Json = next((p for p in phases if isinstance(p, dict) and p.get("kind") == "profiling"), {})
-    rate, streams = reader.positive(phase, "rate"), reader.count(phase, "concurrency")
-    seen = reader.number(summary, "effective_concurrency", "max") or _in_flight(reader, lines)
+    rate, streams = reader.positive(phase, "rate"), reader.count(phase, "concurrency") or None
+    seen = reader.about(summary, "effective_concurrency", "max") or _in_flight(reader, lines)
     if rate is not None:
         sent = _rate(reader, summary, lines)
         if streams is None or seen < streams:
@@ -160,7 +160,7 @@ def _point(reader: Reader, summary: Json, lines: Sequence[Json]) -> tuple[LoadPo
     if streams is not None:
         return LoadPoint(mode="closed", concurrency=streams), ()
     note = "the load that was asked for is not in the file: as many streams as were seen at once"
-    return LoadPoint(mode="closed", concurrency=round(seen) if seen else None), (note,)
+    return LoadPoint(mode="closed", concurrency=seen or None), (note,)
 
 
 def _rate(reader: Reader, summary: Json, lines: Sequence[Json]) -> float | None:
@@ -189,8 +189,8 @@ def _lengths(reader: Reader, summary: Json) -> tuple[int, int] | None:
         return None
     if any(reader.number(asked, kind, "stddev") != 0 for kind in ("isl", "osl")):
         return None
-    prompt, answer = (reader.positive(asked, kind, "mean") for kind in ("isl", "osl"))
-    return (round(prompt), round(answer)) if prompt and answer else None
+    prompt, answer = (reader.about(asked, kind, "mean") for kind in ("isl", "osl"))
+    return (prompt, answer) if prompt and answer else None
 
 
 # ------------------------------------------------------------------------------------------- requests

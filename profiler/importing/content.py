@@ -113,6 +113,11 @@ class Reader(Struct, frozen=True):
         found = self.number(value, *keys)
         return found if found is not None and found > 0 else None
 
+    def about(self, value: Json, *keys: str) -> int | None:
+        """The whole number nearest to a mean or a peak, where that is one to be had: from 1 on."""
+        found = self.number(value, *keys)
+        return None if found is None or not 1 <= round(found) <= MAX_COUNT else round(found)
+
     def count(self, value: Json, *keys: str) -> int | None:
         found = self.number(value, *keys)
         if found is not None and not (0 <= found <= MAX_COUNT and found == int(found)):
