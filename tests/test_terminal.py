@@ -16,8 +16,8 @@ import signal, subprocess, sys, time
 from profiler.cli import terminal
 terminal.catch_signals()
 child = subprocess.Popen(["sleep", "60"], start_new_session=True)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)  # from here on it may be asked
     time.sleep(60)
 except KeyboardInterrupt:
     print("asked", flush=True)

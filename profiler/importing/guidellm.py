@@ -103,7 +103,7 @@ def _point(reader: Reader, benchmark: Json) -> LoadPoint:
     if kind in ("concurrent", "throughput", "synchronous"):
         streams = reader.count(strategy, "streams") or reader.count(strategy, "max_concurrency")
         return LoadPoint(mode="closed", concurrency=1 if kind == "synchronous" else streams)
-    raise InputError(f"{reader.path}: config.strategy.type_ {kind!r} is no load that is known here")
+    raise InputError(f"{reader.path}: config.strategy.type_ {str(kind)[:40]!r} is no load that is known here")
 
 
 def _requests(reader: Reader, kind: str, kept: Sequence[Any], is_open: bool) -> Iterator[Told]:

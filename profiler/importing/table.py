@@ -255,4 +255,4 @@ def _unix_ns(date: str, where: str) -> int:
             return calendar.timegm(time.strptime(date, form)) * 10**9
         except ValueError:
             continue
-    raise InputError(f"{where}: date is {date!r}, expected 2026-01-31")
+    raise InputError(f"{where}: date is {date[:40]!r}, expected 2026-01-31")

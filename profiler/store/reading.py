@@ -134,7 +134,7 @@ def _decode(file: Path) -> Manifest:
                 f"{file} has schema version {version}, this profiler reads up to {SCHEMA_VERSION}: update it"
             )
         if type(version) is not int or version < 1:
-            raise damaged(file.parent, f"{file.name} has schema version {version!r}")
+            raise damaged(file.parent, f"{file.name} has schema version {str(version)[:40]!r}")
         integrity.check_manifest(file, document)
         found = msgspec.json.decode(raw, type=Manifest)
         for window in on_disk(found):

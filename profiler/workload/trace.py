@@ -28,6 +28,7 @@ from profiler.settings import Load
 
 BLOCK_TOKENS = 512
 MOST_TOKENS = 1 << 30  # of a request; more is no length
+LEAST_S, MOST_S = 1e-6, 100 * 366 * 86_400.0  # of a whole replay; no clock sends in less, nobody waits longer
 
 
 class Trace(Struct, frozen=True, kw_only=True, eq=False):
@@ -149,20 +150,23 @@ def _read(path: str, requests: int | None, time_scale: float, _state: tuple[int,
         output_tokens=outputs,
         lines=lines,
         blocks=tuple(blocks) if any(blocks) else None,
-        whole_s=_whole_s(path, times, requests) * time_scale,
+        whole_s=_whole_s(path, times, requests, time_scale),
         skipped=skipped,
         digest=sha256(raw).hexdigest(),
     )
 
 
-def _whole_s(path: str, times: Sequence[float], requests: int | None) -> float:
+def _whole_s(path: str, times: Sequence[float], requests: int | None, time_scale: float) -> float:
     if requests is not None and len(times) < requests:
         raise InputError(f"load.requests = {requests}, but {path} has only {len(times)} rows to replay")
     span_s = times[-1] - times[0] if times else 0.0
     if not span_s:
         rows = f"{len(times)} rows, all at one instant" if times else "no rows to replay"
         raise InputError(f"{path}: {rows}; a replay needs two rows at different times")
-    return span_s * len(times) / (len(times) - 1)
+    whole_s = span_s * len(times) / (len(times) - 1) * time_scale
+    if not LEAST_S <= whole_s <= MOST_S:
+        raise InputError(f"{path}: {len(times)} rows in {whole_s:.3g} s, which nothing can replay")
+    return whole_s
 
 
 def _records(path: str, text: str) -> tuple[_Layout, Iterator[tuple[int, dict[str, Any]]]]:

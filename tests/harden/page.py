@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,10 +150,11 @@ def _told(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _cell(words: str) -> str:
-    """Text that a Markdown table takes as it is."""
-    for sign in "\\|<>*_`[]$#~":
-        words = words.replace(sign, f"\\{sign}")
-    return " ".join(words.split())
+    """Text that a Markdown table takes as it is, but for `code`."""
+    parts = re.split(r"(`[^`]+`)", words)
+    parts[::2] = [re.sub(r"([\\|<>*_`\[\]$#~])", r"\\\1", each) for each in parts[::2]]
+    parts[1::2] = [each.replace("|", r"\|") for each in parts[1::2]]
+    return " ".join("".join(parts).split())
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def test_no_recorded_cell_failed():
 
 
 def test_a_failed_cell_shows():
-    cell = {"skipped": None, "failures": [], "code": 0, "said": "error: a | b", "kept": "complete, 2 windows"}
+    said = "error: a | <b>; see `profile list | less`"
+    cell = {"skipped": None, "failures": [], "code": 0, "said": said, "kept": "complete, 2 windows"}
     row = {"name": "fault", "group": "wire", "does": "it", "cells": dict.fromkeys(PHASES, cell)}
     record = {
         "command": "make harden",
@@ -55,7 +56,7 @@ def test_a_failed_cell_shows():
     good = "\n".join(page._matrix(record))
     assert "8 cells tried in 1 s, 0 failed" in good
     assert good.count("✓ 0") == 8
-    assert r"error: a \| b" in good
+    assert r"error: a \| \<b\>; see `profile list \| less`" in good
     record["rows"][1]["cells"] = {
         **dict.fromkeys(PHASES, "nothing to strike"),
         "window": {**cell, "failures": ["bad"]},
