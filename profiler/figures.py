@@ -169,6 +169,8 @@ def _context(run: RunResult, found: PointResult, notes: tuple[str, ...]) -> dict
         "client_bound": found.client.bound,
         "sampler_cpu_frac": found.sampling.cpu_frac,
         "sampler_late_s_max": found.sampling.late_s_max,
+        "others_cpu_cores": found.beside.cpu_cores,
+        "cpu_steal_frac": found.beside.steal_frac,
         "slo_verdicts": ", ".join(f"{each.limit.name} {each.verdict}" for each in found.judged) or None,
         "weights": run.manifest.model.weights,
         "settings": alike.settings_words(run),

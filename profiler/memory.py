@@ -143,13 +143,10 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
         if beside:
             parts.append(_part("beside parameters", beside, "engine"))
         return Row(name="weights", bytes=memory.weights_bytes, known="engine"), parts
-    unknown = facts is None or facts.embedding_params is None or facts.missing
-    if facts is None or unknown or run.manifest.model.weights in ("remote", "unknown"):
+    implied = _implied(run, facts)
+    if implied is None:
         known = _by_engine(memory.weights_bytes)
         return Row(name="weights", bytes=memory.weights_bytes, known=known, note=_no_split(run)), []
-    model, dtype = run.manifest.model, run.manifest.settings.dtype
-    implied = weight_sizes(model, facts, dtype)
-    implied = replace(implied, dense=implied.dense + vision_bytes(model, dtype))
     total = memory.weights_bytes if memory.weights_bytes is not None else round(implied.total)
     row = Row(
         name="weights",
@@ -158,6 +155,17 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
         note="by the config: the engine does not say" if memory.weights_bytes is None else None,
     )
     return row, _shares(implied, total)
+
+
+def _implied(run: RunResult, facts: ModelFacts | None) -> WeightSizes | None:
+    """The sizes of the weights' parts by the config; None where it does not tell."""
+    model, dtype = run.manifest.model, run.manifest.settings.dtype
+    unknown = facts is None or facts.embedding_params is None or facts.missing
+    if facts is None or unknown or model.weights in ("remote", "unknown"):
+        return None
+    sizes = weight_sizes(model, facts, dtype)
+    sizes = replace(sizes, dense=sizes.dense + vision_bytes(model, dtype))
+    return sizes if sizes.total > 0 else None  # a manifest of version 1 may say anything
 
 
 def _no_split(run: RunResult) -> str:

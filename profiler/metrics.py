@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from profiler import board_memory, consumption, energy, slo, stats, steadiness, trust
+from profiler import board_memory, consumption, energy, neighbours, slo, stats, steadiness, trust
 from profiler.consumption import Consumption
 from profiler.samples import between, sources
 from profiler.schema import Estimate, LoadPoint, Window
@@ -50,6 +50,7 @@ class PointResult:
     notes: tuple[str, ...]
     client: trust.Client = field(default_factory=trust.Client)
     sampling: trust.Sampling = field(default_factory=trust.Sampling)
+    beside: neighbours.Neighbours = field(default_factory=neighbours.Neighbours)
     judged: tuple[slo.Judged, ...] = ()
 
     @property
@@ -118,6 +119,7 @@ def _of_windows(site: Site, point: LoadPoint, windows: list[Window]) -> PointRes
     estimates |= consumed.estimates
     if imported is None and run.manifest.scenario.is_adaptive:
         estimates = {name: each and looked.widened(each) for name, each in estimates.items()}
+    beside = neighbours.of_point(run.manifest, run.samples, steady)
     trouble = sorted({window.trouble for window in windows if window.trouble})
     return PointResult(
         point=point,
@@ -131,10 +133,12 @@ def _of_windows(site: Site, point: LoadPoint, windows: list[Window]) -> PointRes
             *trouble,
             *trust.notes(steady, run.manifest.scenario, hit),
             *steadiness.notes(site, timed),
+            *beside.notes,
             *_kinds(steady, run.manifest.scenario),
         ),
         client=trust.client(windows),
         sampling=trust.sampling(run.samples, steady),
+        beside=beside,
         judged=slo.judge(steady, wanted) if steady else (),
     )
 

@@ -3,7 +3,8 @@
 One line a sample, tab-separated: ``t_ns  source  name  value``.  Append-only and each line whole in
 itself, so whatever a crash leaves behind is readable up to its last complete line.
 
-Sources are ``gpu:<uuid>``, ``rapl:<zone>``, ``process:<name>``, ``engine:<name>`` and ``sampler``.
+Sources are ``gpu:<uuid>``, ``rapl:<zone>``, ``machine``, ``process:<name>``, ``engine:<name>`` and
+``sampler``.
 Names end in their unit; the probe that reads a name documents it (``profiler/telemetry``).
 """
 

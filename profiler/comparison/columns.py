@@ -48,6 +48,8 @@ CONTEXT = (
     "client_bound",
     "sampler_cpu_frac",
     "sampler_late_s_max",
+    "others_cpu_cores",
+    "cpu_steal_frac",
     "slo_verdicts",
     "weights",
     "settings",

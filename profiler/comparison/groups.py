@@ -24,7 +24,10 @@ from profiler.schema import Estimate
 
 OVER = "runs"
 SUMMED = ("requests_ok", "requests_failed", "repeats", "first_wave_requests")
-WORST = ("send_lag_p99_s", "client_cpu_frac", "loop_lag_p99_s", "sampler_cpu_frac", "sampler_late_s_max")
+WORST = (
+    *("send_lag_p99_s", "client_cpu_frac", "loop_lag_p99_s", "sampler_cpu_frac", "sampler_late_s_max"),
+    *("others_cpu_cores", "cpu_steal_frac"),
+)
 NOTES = ("notes", "energy_trouble")
 LISTS = ("client_bound", "slo_verdicts", "failures", "status")
 

@@ -22,6 +22,7 @@ RULES = tuple(
         (r"_j$", "J"),
         (r"_c_mean$", "°C"),
         (r"_mhz_median$", "MHz"),
+        (r"_cores$", "cores"),
         (r"_ns$", "ns"),
         (r"_s(_mean|_max|_p\d+)?$", "s"),
     )

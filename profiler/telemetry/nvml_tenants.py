@@ -30,6 +30,11 @@ class Family:
         self._forget_s = 0.0
 
     @property
+    def roots(self) -> frozenset[int]:
+        """Whose descendants are ours, and they themselves."""
+        return frozenset((self._parent, *self._watched.values()))
+
+    @property
     def is_watching(self) -> bool:
         return bool(self._watched)
 
@@ -54,9 +59,8 @@ class Family:
     def _descends(self, pid: int) -> bool:
         import psutil
 
-        roots = {self._parent, *self._watched.values()}
         try:
-            return pid in roots or any(each.pid in roots for each in psutil.Process(pid).parents())
+            return pid in self.roots or any(each.pid in self.roots for each in psutil.Process(pid).parents())
         except psutil.Error:
             return False
 

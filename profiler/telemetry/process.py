@@ -15,16 +15,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from profiler.procfs import PROC, pss_bytes
 from profiler.samples import Sample
 from profiler.schema import ProbeStatus
+from profiler.telemetry.tree import Tree
 
-if TYPE_CHECKING:
-    import psutil
-
-TREE_REFRESH_S = 2.0  # finding descendants reads the parent of every process of the machine
 PSS_DUTY_FRAC = 0.005
 
 
@@ -32,64 +28,31 @@ class ProcessProbe:
     """Reads the tree rooted at ``pid``; once that has ended there is nothing more to read."""
 
     def __init__(self, name: str, pid: int) -> None:
-        import psutil
-
         self._source = f"process:{name}"
-        self._root: psutil.Process | None = None
-        self._tree: list[psutil.Process] = []
-        self._cpu_s: dict[tuple[int, float], float] = {}
-        self._refresh_ns = 0
+        self._tree = Tree(pid)
         self._pss_ns = time.perf_counter_ns() if _has_pss() else None
-        try:
-            self._root = psutil.Process(pid)
-        except psutil.Error as error:
-            self._detail = f"process {pid} cannot be read ({error})"
-        else:
-            self._detail = usual_status().detail
 
     def status(self) -> ProbeStatus:
         """Usable while the root process could be found."""
-        return ProbeStatus(probe="process", usable=self._root is not None, detail=self._detail)
+        lacks = self._tree.lacks
+        return ProbeStatus(
+            probe="process", usable=lacks is None, detail=usual_status().detail if lacks is None else lacks
+        )
 
     def sample(self) -> Iterator[Sample]:
         """One reading of the whole tree; members that end meanwhile drop out of the memory sum."""
         t_ns = time.perf_counter_ns()
-        if t_ns >= self._refresh_ns:
-            self._refresh()
-            self._refresh_ns = t_ns + int(TREE_REFRESH_S * 1e9)
-        sizes = [rss for process in self._tree if (rss := self._read(process)) is not None]
+        sizes = self._tree.read()
         if not sizes:
             return
         yield Sample(t_ns, self._source, "rss_bytes", sum(sizes))
         yield Sample(t_ns, self._source, "processes", len(sizes))
-        yield Sample(t_ns, self._source, "cpu_s", round(sum(self._cpu_s.values()), 3))
+        yield Sample(t_ns, self._source, "cpu_s", round(sum(self._tree.spent_s.values()), 3))
         if self._pss_ns is not None and t_ns >= self._pss_ns:
             yield from self._pss(t_ns)
 
-    def _refresh(self) -> None:
-        import psutil
-
-        if self._root is None:
-            return
-        try:
-            self._tree = [self._root, *self._root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            self._tree = [process for process in self._tree if process.is_running()]
-
-    def _read(self, process: psutil.Process) -> int | None:
-        import psutil
-
-        try:
-            with process.oneshot():
-                spent = process.cpu_times()
-                resident = int(process.memory_info().rss)
-        except psutil.Error:
-            return None
-        self._cpu_s[process.pid, process.create_time()] = spent.user + spent.system
-        return resident or None  # a zombie holds no memory
-
     def _pss(self, t_ns: int) -> Iterator[Sample]:
-        sizes = [size for process in self._tree if (size := pss_bytes(process.pid)) is not None]
+        sizes = [size for pid in self._tree.pids if (size := pss_bytes(pid)) is not None]
         spent_ns = time.perf_counter_ns() - t_ns
         self._pss_ns = t_ns + int(spent_ns / PSS_DUTY_FRAC)
         if sizes:

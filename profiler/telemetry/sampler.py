@@ -30,6 +30,7 @@ import msgspec
 
 from profiler.samples import Sample, complete_bytes, encode
 from profiler.telemetry.engine_metrics import EngineMetricsProbe
+from profiler.telemetry.machine import MachineProbe
 from profiler.telemetry.nvml import NvmlProbe
 from profiler.telemetry.nvml_tenants import Family
 from profiler.telemetry.process import ProcessProbe, usual_status
@@ -166,6 +167,9 @@ class Sampling:
             self._tickers["nvml_energy"] = Ticker(self._ticks, lambda: self._ticks.period_s, self._file)
         if rapl.status().usable:
             self._tickers["rapl"] = Ticker(rapl, RAPL_PERIOD_S, self._file)
+        machine = MachineProbe(lambda: self._family.roots)
+        if machine.is_usable:
+            self._tickers["machine"] = Ticker(machine, PROCESS_PERIOD_S, self._file)
         self._ending: list[Ticker] = []
 
     def watch(self, watch: Watch) -> None:

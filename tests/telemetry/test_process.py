@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from profiler.procfs import pss_bytes
-from profiler.telemetry import process
+from profiler.telemetry import process, tree
 from profiler.telemetry.process import ProcessProbe
 
 MIB = 1 << 20
@@ -33,7 +33,7 @@ sys.stdin.readline()
 
 
 @pytest.fixture
-def tree() -> Iterator[subprocess.Popen[str]]:
+def family() -> Iterator[subprocess.Popen[str]]:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -58,12 +58,12 @@ def now(probe: ProcessProbe) -> dict[str, float]:
 
 
 def test_a_childs_200_mib_are_seen_in_rss_and_pss(
-    tree: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    family: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "PSS_DUTY_FRAC", 1e9)  # read PSS at every sample
-    probe = ProcessProbe("engine", tree.pid)
+    probe = ProcessProbe("engine", family.pid)
     before = now(probe)
-    tell(tree, "held\n")
+    tell(family, "held\n")
     after = now(probe)
     assert before["processes"] == after["processes"] == 2
     assert 190 * MIB < after["rss_bytes"] - before["rss_bytes"] < 210 * MIB
@@ -73,7 +73,7 @@ def test_a_childs_200_mib_are_seen_in_rss_and_pss(
 
 
 def test_a_child_born_after_the_watch_began_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "TREE_REFRESH_S", 0.0)
+    monkeypatch.setattr(tree, "REFRESH_S", 0.0)
     probe = ProcessProbe("me", os.getpid())
     before = now(probe)["processes"]
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -84,7 +84,7 @@ def test_a_child_born_after_the_watch_began_is_found(monkeypatch: pytest.MonkeyP
 
 
 def test_cpu_seconds_only_grow_even_when_a_member_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "TREE_REFRESH_S", 0.0)
+    monkeypatch.setattr(tree, "REFRESH_S", 0.0)
     probe = ProcessProbe("me", os.getpid())
     burn = "import time\nwhile time.process_time() < 0.4: pass\nprint(flush=True)\ninput()"
     child = subprocess.Popen(
