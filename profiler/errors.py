@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+LONGEST_LINE = 3000  # characters; what a file holds may be repeated in it, and be of any length
 RESTORE = "restore what is damaged from a copy, or measure anew"
 
 
@@ -23,6 +24,9 @@ class ProfilerError(Exception):
     """Base of all errors raised on purpose; its text is one line: what, where, what to do."""
 
     exit_code = 4
+
+    def __str__(self) -> str:
+        return _readable(super().__str__())
 
 
 class InputError(ProfilerError):
@@ -41,9 +45,10 @@ class DamagedError(InputError):
     def __str__(self) -> str:
         folders = {folder for folder, _ in self.faults}
         if len(self.faults) == 1:
-            return "{} is damaged: {}".format(*self.faults[0]) + f"; {RESTORE}"
+            return _readable("{} is damaged: {}".format(*self.faults[0]) + f"; {RESTORE}")
         few = "a run folder is" if len(folders) == 1 else f"{len(folders)} run folders are"
-        return f"{few} damaged; {RESTORE}" + "".join(f"\n  {name}: {why}" for name, why in self.faults)
+        each = "".join(f"\n  {name}: {why}" for name, why in self.faults)
+        return _readable(f"{few} damaged; {RESTORE}{each}")
 
 
 class MeasurementError(ProfilerError):
@@ -76,6 +81,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
         match = next(name for name in names if name.lower() == close[0])
         return f" (did you mean {match!r}?)"
     return f" (known: {', '.join(names[:12])}{', …' if len(names) > 12 else ''})" if names else ""
+
+
+def _readable(text: str) -> str:
+    """Lines as long as somebody reads: the beginning says where and what, the end what to do."""
+    head, tail = LONGEST_LINE * 2 // 3, LONGEST_LINE // 3
+    return "\n".join(
+        line if len(line) <= LONGEST_LINE else f"{line[:head]} … {line[-tail:]}" for line in text.split("\n")
+    )
 
 
 def damaged(folder: object, fault: str) -> DamagedError:
