@@ -143,10 +143,13 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
         if beside:
             parts.append(_part("beside parameters", beside, "engine"))
         return Row(name="weights", bytes=memory.weights_bytes, known="engine"), parts
-    implied = _implied(run, facts)
-    if implied is None:
+    unknown = facts is None or (facts.embedding_params or 0) <= 0 or facts.missing
+    if facts is None or unknown or run.manifest.model.weights in ("remote", "unknown"):
         known = _by_engine(memory.weights_bytes)
         return Row(name="weights", bytes=memory.weights_bytes, known=known, note=_no_split(run)), []
+    model, dtype = run.manifest.model, run.manifest.settings.dtype
+    implied = weight_sizes(model, facts, dtype)
+    implied = replace(implied, dense=implied.dense + vision_bytes(model, dtype))
     total = memory.weights_bytes if memory.weights_bytes is not None else round(implied.total)
     row = Row(
         name="weights",
@@ -157,17 +160,6 @@ def _weights(run: RunResult, memory: Memory, facts: ModelFacts | None) -> tuple[
     return row, _shares(implied, total)
 
 
-def _implied(run: RunResult, facts: ModelFacts | None) -> WeightSizes | None:
-    """The sizes of the weights' parts by the config; None where it does not tell."""
-    model, dtype = run.manifest.model, run.manifest.settings.dtype
-    unknown = facts is None or facts.embedding_params is None or facts.missing
-    if facts is None or unknown or model.weights in ("remote", "unknown"):
-        return None
-    sizes = weight_sizes(model, facts, dtype)
-    sizes = replace(sizes, dense=sizes.dense + vision_bytes(model, dtype))
-    return sizes if sizes.total > 0 else None  # a manifest of version 1 may say anything
-
-
 def _no_split(run: RunResult) -> str:
     elsewhere = run.manifest.model.weights in ("remote", "unknown")
     return "the engine does not say" if elsewhere else "no parts: the architecture is not known"
@@ -175,9 +167,13 @@ def _no_split(run: RunResult) -> str:
 
 def _shares(implied: WeightSizes, total: int) -> list[Row]:
     """``total`` split as the config implies; what rounding leaves is the dense part's."""
-    sizes = {"routed experts": implied.routed, "shared experts": implied.shared}
-    sizes["embeddings"] = implied.embedding
-    scaled = {name: round(size * total / implied.total) for name, size in sizes.items() if size}
+    each = {
+        "routed experts": implied.routed,
+        "shared experts": implied.shared,
+        "embeddings": implied.embedding,
+    }
+    sizes = {name: size for name, size in each.items() if size and implied.total}
+    scaled = {name: round(size * total / implied.total) for name, size in sizes.items()}
     note = "split by the config, not counted"
     dense = _part("dense part", total - sum(scaled.values()), "computed", note)
     return [dense, *(_part(name, size, "computed", note) for name, size in scaled.items())]

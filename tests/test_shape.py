@@ -22,7 +22,7 @@ RANKS = [
     {"catalog", "experts", "stats", "samples", "records", "host_facts", "workload", "windows", "procfs"},
     {"slo", "counters", "conditions", "board_memory", "steps", "prices", "spending", "integrity"},
     {"scenario_checks", "budget"},
-    {"arch", "quantization", "scenario", "store", "energy", "trust", "nvml"},
+    {"arch", "quantization", "scenario", "store", "energy", "trust", "neighbours", "nvml"},
     {"weight_sizes", "storage"},
     {"models", "fit", "site", "host", "roofline", "routing", "alike"},
     {"consumption", "steadiness"},
@@ -57,7 +57,18 @@ MEASURE = {
 MEASURE |= {"bundle", "cluster", "pace", "sweep", "kept_engine"}
 MEASURE |= {"nvml", "baselines", "warming", "manifest", "ceilings", "routing_pass", "subject"}
 READ = {"metrics", "cost", "comparison", "stats", "arch", "energy", "report"}
-READ |= {"routing", "split", "windows", "slo", "trust", "levels", "search", "memory", "board_memory"}
+READ |= {
+    "routing",
+    "split",
+    "windows",
+    "slo",
+    "trust",
+    "neighbours",
+    "levels",
+    "search",
+    "memory",
+    "board_memory",
+}
 READ |= {"counters", "budget", "conditions", "site", "consumption", "roofline", "predict", "steps"}
 READ |= {"plan", "skew", "utilisation", "prices", "prefill", "alike", "figures", "gate", "scores"}
 READ |= {"adaptive", "claims", "replicas", "frontier", "tokens", "importing", "exporting", "index"}

@@ -136,6 +136,8 @@ def _decode(file: Path) -> Manifest:
         if type(version) is not int or version < 1:
             raise damaged(file.parent, f"{file.name} has schema version {str(version)[:40]!r}")
         integrity.check_manifest(file, document)
+        if "checksums" not in document and _most(document) >= MOST_NS:
+            raise damaged(file.parent, f"{file.name} holds a number that nothing counts to")
         found = msgspec.json.decode(raw, type=Manifest)
         for window in on_disk(found):
             if not all(abs(each or 0) < MOST_NS for each in _times(window)):
@@ -145,6 +147,14 @@ def _decode(file: Path) -> Manifest:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(file.parent, f"{file.name} cannot be read ({error})") from None
+
+
+def _most(document: Any) -> int:
+    """The largest whole number in it; tables and indexes of what is made of it hold 64 bits."""
+    if isinstance(document, dict | list):
+        inside = document.values() if isinstance(document, dict) else document
+        return max((_most(each) for each in inside), default=0)
+    return abs(document) if isinstance(document, int) else 0
 
 
 def _times(window: Window) -> tuple[int | None, ...]:
