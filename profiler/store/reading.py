@@ -22,6 +22,7 @@ from profiler.schema import SCHEMA_VERSION, Manifest, Window
 from profiler.store.files import JOURNAL, MANIFEST, PARTS, REQUESTS, ROUTING, SAMPLES, TABLES, TELEMETRY, part
 
 _AMONG = "_found_with"
+CHOSEN = ("config", "args", "seed")  # keys of a manifest
 
 
 def on_disk(manifest: Manifest) -> list[Window]:
@@ -150,10 +151,12 @@ def _decode(file: Path) -> Manifest:
 
 
 def _most(document: Any) -> int:
-    """The largest whole number in it; tables and indexes of what is made of it hold 64 bits."""
-    if isinstance(document, dict | list):
-        inside = document.values() if isinstance(document, dict) else document
-        return max((_most(each) for each in inside), default=0)
+    """The largest whole number that was counted; tables and indexes of what is made of it hold 64 bits.  What
+    somebody else chose (seeds, a model's "no limit" of 10^30) may be any."""
+    if isinstance(document, dict):
+        return max((_most(each) for name, each in document.items() if name not in CHOSEN), default=0)
+    if isinstance(document, list):
+        return max(map(_most, document), default=0)
     return abs(document) if isinstance(document, int) else 0
 
 

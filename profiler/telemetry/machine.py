@@ -51,8 +51,8 @@ class MachineProbe:
 
     def _cpus(self) -> list[list[int]]:
         """The counters of each CPU we may use, in ticks."""
-        ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        lines = (line.split() for line in self._stat.read_text().splitlines())
+        lines = [line.split() for line in self._stat.read_text().splitlines()]
+        ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}  # not where there is no /proc
         return [[int(each) for each in words] for name, *words in lines if name in ours]
 
     def _own_s(self) -> float:

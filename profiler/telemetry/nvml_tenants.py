@@ -59,8 +59,9 @@ class Family:
     def _descends(self, pid: int) -> bool:
         import psutil
 
+        roots = self.roots
         try:
-            return pid in self.roots or any(each.pid in self.roots for each in psutil.Process(pid).parents())
+            return pid in roots or any(each.pid in roots for each in psutil.Process(pid).parents())
         except psutil.Error:
             return False
 

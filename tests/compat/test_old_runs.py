@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import profiler
 from profiler import prepare, store
 from profiler.cli import app
-from profiler.errors import InputError
+from profiler.errors import DamagedError, InputError
 
 RUNS = Path(__file__).parent / "runs"
 SEALED = sorted(path for each in RUNS.glob("*[!d]") if each.is_dir() for path in each.iterdir())
@@ -84,6 +84,18 @@ def test_an_interrupted_run_whose_scenario_meant_something_else_is_refused_untou
         resume(folder)
     assert (folder / "journal.json").read_bytes() == journal
     assert len(store.load(folder).requests) >= 1, "what was measured is still there to read"
+
+
+def test_what_was_counted_fits_in_64_bits_and_what_was_chosen_need_not(tmp_path):
+    folder = copied(RUNS / "2026-11-23T0033-bebbf0a", tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["model"]["config"] = {"model_max_length": 10**30}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert store.load(folder).is_sealed
+    manifest["windows"][0]["point"]["concurrency"] = 10**30
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedError, match="a number that nothing counts to"):
+        store.load(folder)
 
 
 def test_a_run_of_a_future_day_says_that_it_is_one(tmp_path):
