@@ -167,9 +167,9 @@ def _no_split(run: RunResult) -> str:
 
 def _shares(implied: WeightSizes, total: int) -> list[Row]:
     """``total`` split as the config implies; what rounding leaves is the dense part's."""
-    names = ("routed experts", "shared experts", "embeddings")
-    each = zip(names, (implied.routed, implied.shared, implied.embedding), strict=True)
-    scaled = {name: round(size * total / implied.total) for name, size in each if size and implied.total}
+    sizes = {"routed experts": implied.routed, "shared experts": implied.shared}
+    sizes["embeddings"] = implied.embedding
+    scaled = {name: round(size * total / implied.total) for name, size in sizes.items() if size}
     note = "split by the config, not counted"
     dense = _part("dense part", total - sum(scaled.values()), "computed", note)
     return [dense, *(_part(name, size, "computed", note) for name, size in scaled.items())]

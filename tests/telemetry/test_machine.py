@@ -64,15 +64,19 @@ def test_what_strangers_spend_is_the_machines_alone(burning: subprocess.Popen[by
         ours.communicate(b"\n")
 
 
-def test_a_root_inside_another_tree_counts_once(burning: subprocess.Popen[bytes]) -> None:
+@pytest.mark.parametrize("is_outer_first", [True, False])
+def test_a_root_inside_another_tree_counts_once(
+    burning: subprocess.Popen[bytes], is_outer_first: bool
+) -> None:
     while not (children := psutil.Process(burning.pid).children()):
         time.sleep(0.01)
     single = MachineProbe(lambda: [children[0].pid])
     grown(single, "own_s", 0.9, single)
-    roots = [burning.pid]
+    first, second = (burning.pid, children[0].pid)[:: 1 if is_outer_first else -1]
+    roots = [first]
     nested = MachineProbe(lambda: roots)
     now(nested)
-    roots.append(children[0].pid)
+    roots.append(second)
     assert 0.9 <= now(nested)["own_s"] < now(single)["own_s"] + 0.6  # the parent's own start
 
 
