@@ -517,3 +517,11 @@ def test_json_holds_every_account(tmp_path):
         "part_of": None,
         "note": "holds what is not known: other programs",
     }
+
+
+def test_facts_of_a_model_without_weights_split_nothing(tmp_path):
+    none = dict.fromkeys(("total_params", "active_params", "routed_expert_params", "embedding_params"), 0)
+    nothing = Model(name="m", weights="random", facts=msgspec.structs.replace(make.FACTS, **none))
+    found = on_host(tmp_path, Memory(weights_bytes=GIB), model=nothing)
+    assert found.bytes_of("weights") == GIB
+    assert found.bytes_of("dense part") is None
