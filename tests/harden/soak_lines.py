@@ -12,13 +12,15 @@ many windows and in one long one; the same at all of it with a client that is gi
 simulated engine asked for twice what it can answer. Once a second another process looks at the memory, files
 and threads of every process of the run.
 
-Slopes are least squares over equal blocks of time, a window a block where there are many, without the first
-fifth of a run and the first three windows; the 95 % intervals allow for blocks that are like their
-neighbours. *Flat*: all of the interval lies within the bound, and above it by no more than is explained: by
-the metronome's own record (16 bytes a chunk until a window is over) and the client's notes of its own
-lateness (2.5 MiB an hour of a window). The peak is that of the whole run: the driver has it when it reads all
-requests for the table. Files and threads are those of a window's steady part, in the first half of the
-windows and in the second.
+Slopes are least squares over equal blocks of time, without the first fifth of a run and the first three
+windows; the 95 % intervals allow for blocks that are like their neighbours. Of many windows each is a block
+of memory, by the least that was held while it was steady: a queue and a window's record come and go, a leak
+stays. Of timing a block is 15 s, and one further from the line than three usual distances counts as that far:
+a moment in which the machine stood still is not a drift. *Flat*: all of the interval lies within the bound,
+and above it by no more than is explained: by the metronome's own record (16 bytes a chunk until a window is
+over) and the client's notes of its own lateness (2.5 MiB an hour of a window). The peak is that of the whole
+run: the driver has it when it reads all requests for the table. Files and threads are those of a window's
+steady part, in the first half of the windows and in the second.
 """
 PROCESSES = (
     "run",

@@ -14,7 +14,7 @@ import numpy as np
 from profiler import store
 from tests.harden.soak_run import Held, Plan, read_truth
 from tests.harden.soak_truth import Late, errors
-from tests.harden.soak_verdict import MIB, counted, of_memory, slope, thinned
+from tests.harden.soak_verdict import MIB, counted, of_memory, slope, thinned, without_bursts
 
 # The beginning of a run is left out of slopes, while allocators fill their arenas: so much of it, and of
 # windows so many at least.
@@ -123,18 +123,19 @@ def _processes(plan: Plan, seen: _Seen, windows: Any, rate: float) -> list[dict[
 
 
 def _memory(plan: Plan, role: str, t_ns: Any, resident: Any, windows: Any, rate: float) -> Any:
-    """Within one long window over blocks of time; of many, over their means while each was steady."""
+    """Within one long window over blocks of time.  Of many, over the least that each held while it was
+    steady: what is held in passing (a queue, the record of a window) comes and goes, a leak stays."""
     spans = [(w.steady_start_ns, w.steady_end_ns) for w in windows if w.steady_start_ns and w.steady_end_ns]
     if len(spans) > 1:
-        means = [
-            ((start + end) / 2e9, float(part.mean()))
+        least = [
+            ((start + end) / 2e9, float(part.min()))
             for start, end in spans
             if (part := resident[(t_ns >= start) & (t_ns < end)]).size
         ]
-        means = means[_settled(len(means)) :]
-        block_s = float(np.mean([after[0] - before[0] for before, after in pairwise(means)])) * 0.999
+        least = least[_settled(len(least)) :]
+        block_s = float(np.mean([after[0] - before[0] for before, after in pairwise(least)])) * 0.999
         bound = MEMORY_MIB_PER_H
-        return of_memory(*zip(*means, strict=True), bound_mib=bound, block_s=block_s)
+        return of_memory(*zip(*least, strict=True), bound_mib=bound, block_s=block_s)
     start, end = spans[0]
     start += round((end - start) * SETTLING)
     inside = (t_ns >= start) & (t_ns < end)
@@ -197,7 +198,8 @@ def _timing(plan: Plan, held: Held, table: Any, windows: Any) -> dict[str, Any] 
     if not told:
         return None
     at_s, late_us = np.concatenate(times) / 1e9, np.concatenate(late_s) * 1e6
-    blocks = _of_blocks(at_s, late_us, TIMING_BLOCK_S if held.seconds > 300 else 2.0)
+    block_s = TIMING_BLOCK_S if held.seconds > 300 else 2.0
+    blocks = _of_blocks(at_s, late_us, block_s)
     since = blocks[0] - blocks[0][0]
     keep = since >= SETTLING * since[-1]
     unbounded = UNBOUNDED.get(plan.name)
@@ -205,10 +207,10 @@ def _timing(plan: Plan, held: Held, table: Any, windows: Any) -> dict[str, Any] 
         name: msgspec.to_builtins(
             slope(
                 blocks[0][keep],
-                values[keep],
+                without_bursts(values[keep]),
                 bound=None if unbounded else bound,
                 unit="µs/h",
-                block_s=TIMING_BLOCK_S if held.seconds > 300 else 2.0,
+                block_s=block_s,
             )
         )
         for name, values, bound in (("p50_us", blocks[1], P50_US_PER_H), ("p99_us", blocks[2], P99_US_PER_H))

@@ -21,6 +21,7 @@ Verdict = Literal["flat", "drifts", "undecided", "not told", "no bound"]
 FEWEST_BLOCKS = 8
 CONFIDENCE = 0.95
 MIB = 1 << 20
+BURST = 3.0
 
 
 class Slope(Struct, frozen=True, kw_only=True):
@@ -88,6 +89,22 @@ def slope(
         explained=round(explained, 4),
         verdict=verdict,
     )
+
+
+def without_bursts(values: Sequence[float] | NDArray[Any]) -> NDArray[Any]:
+    """A series in which no value is further from its robust line (Theil–Sen) than ``BURST`` of its usual
+    distances (1.4826 medians; Huber's way): a machine that stood still for a moment is not a drift."""
+    import numpy as np
+    from scipy.stats import theilslopes
+
+    y = np.asarray(values, float)
+    if y.size < FEWEST_BLOCKS:
+        return y
+    x = np.arange(y.size)
+    fit = theilslopes(y, x)
+    along = fit.intercept + fit.slope * x
+    far = BURST * 1.4826 * float(np.median(np.abs(y - along)))
+    return np.clip(y, along - far, along + far)
 
 
 def of_memory(

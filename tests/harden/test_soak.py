@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from profiler.engines.truth import Truth
-from tests.harden import soak, soak_lines, soak_truth, soak_watch
-from tests.harden.soak_verdict import MIB, counted, of_memory, slope, thinned
+from tests.harden import soak, soak_lines, soak_look, soak_truth, soak_watch
+from tests.harden.soak_verdict import MIB, counted, of_memory, slope, thinned, without_bursts
 
 HALF_HOUR_S = np.arange(0, 1800.0)
 
@@ -68,6 +69,59 @@ def test_blocks_nobody_saw_are_bridged():
     found = of_memory(HALF_HOUR_S[seen], memory(20, 0.2, 0, 5)[seen], bound_mib=5, block_s=20)
     assert found.low < 20 < found.high
     assert found.verdict == "drifts"
+
+
+QUARTER_OF_AN_HOUR_S = np.arange(60) * 15.0
+
+
+def p99_us(drift_us_per_h, bursts, seed):
+    """Of blocks of 15 s that are like their neighbours, in so many of which the machine stood still."""
+    rng = np.random.default_rng(seed)
+    noise = np.zeros(60)
+    for at in range(1, 60):
+        noise[at] = 0.5 * noise[at - 1] + rng.normal(0, 20)
+    noise[rng.choice(60, bursts, replace=False)] += rng.uniform(500, 6000, bursts)
+    return 200 + drift_us_per_h * QUARTER_OF_AN_HOUR_S / 3600 + noise
+
+
+def timing_of(values):
+    return slope(QUARTER_OF_AN_HOUR_S, values, bound=500, unit="µs/h", block_s=15)
+
+
+def test_moments_in_which_the_machine_stood_still_are_no_drift_and_hide_none():
+    plain = [timing_of(p99_us(0, 4, seed)) for seed in range(40)]
+    still = [timing_of(without_bursts(p99_us(0, 4, seed))) for seed in range(40)]
+    drifts = [timing_of(without_bursts(p99_us(2000, 4, seed))) for seed in range(40)]
+    assert sum(each.verdict == "flat" for each in plain) <= 5
+    assert sum(each.verdict == "flat" for each in still) >= 36
+    assert sum(each.low <= 0 <= each.high for each in still) >= 36, "95 % intervals"
+    assert all(each.verdict == "drifts" for each in drifts)
+    assert sum(each.low <= 2000 <= each.high for each in drifts) >= 36, "95 % intervals"
+
+
+def test_more_and_more_bursts_are_a_drift():
+    chance = np.linspace(0.05, 0.7, 60)
+    later = np.random.default_rng(2).random(60) < chance
+    values = p99_us(0, 0, 1) + np.where(later, 3000, 0)
+    assert timing_of(without_bursts(values)).verdict != "flat"
+
+
+def test_what_comes_and_goes_is_no_leak_and_does_not_hide_one():
+    """Windows of 20 s in which a record grows and is let go: the least of each says what stays."""
+
+    def least(leak_mib_per_h):
+        seconds = np.arange(0, 1000.0)
+        rng = np.random.default_rng(1)
+        held = 48 + seconds % 25 * rng.uniform(0.1, 1.5, 40).repeat(25) + leak_mib_per_h * seconds / 3600
+        windows = [
+            SimpleNamespace(steady_start_ns=int(at * 1e9), steady_end_ns=int((at + 20) * 1e9))
+            for at in seconds[::25]
+        ]
+        rows = (seconds * 1e9).astype(int), held * MIB
+        return soak_look._memory(None, "metronome", *rows, windows, 0.0)
+
+    assert least(0).verdict == "flat"
+    assert least(20).verdict == "drifts"
 
 
 BUSY = [[12, 76, 76, 76, 13], [12, 70, 76, 76, 12], [13, 76, 76, 76, 14], [12, 60, 76, 76, 12]] * 5
