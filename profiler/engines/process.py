@@ -60,6 +60,7 @@ class EngineProcess:
         self.pid: int | None = int(said[1]) if said[:1] == ["pid"] else None
         self._exit_code: int | None = int(said[1]) if said[:1] == ["exit"] else None
         self._is_forsaken = False
+        self._doomed: list[psutil.Process] = []
         os.set_blocking(self._supervisor.stdout.fileno(), False)
         if not said:
             self.stop()
@@ -81,23 +82,35 @@ class EngineProcess:
         return self._exit_code
 
     def stop(self) -> None:
-        """End the command and all its descendants, within ``STOP_LIMIT_S``.  Safe to repeat."""
+        """End the command and all its descendants, within ``STOP_LIMIT_S``.  Safe to repeat.
+
+        An interrupt that comes meanwhile is passed on once they have ended: nobody would call again, and who
+        asks a third time has the supervisor killed before it has removed the temporary files.
+        """
+        try:
+            self._end()
+        except BaseException:
+            self._end()
+            raise
+
+    def _end(self) -> None:
         assert self._supervisor.stdin is not None
         assert self._supervisor.stdout is not None
         if self._supervisor.stdout.closed:
             return
-        tree = self._tree()
+        self._doomed = self._doomed or self._tree()
         self._supervisor.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._supervisor.wait(STOP_LIMIT_S)
         # Only a supervisor that was itself killed, or hangs, leaves anything here.
-        for process in tree:
+        for process in self._doomed:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._supervisor.wait()
         self.exit_code()
         self._supervisor.stdout.close()
         if self._supervisor.returncode < 0:  # its own last act is to remove them
+            psutil.wait_procs(self._doomed, timeout=supervise.KILL_GRACE_S)
             for folder in Path(tempfile.gettempdir()).glob(f"engine-{self._supervisor.pid}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -228,6 +229,40 @@ def test_shared_memory_and_temporary_files_go_with_the_engine(tmp_path, log, sig
         assert Path(folder).parent.parent == temporary
         parent.send_signal(signum)
     until(lambda: not shared.exists() and not any(temporary.iterdir()))
+    temporary.rmdir()
+
+
+def test_three_interrupts_while_it_stops_leave_nothing(start, log, monkeypatch):
+    """The first ends the waiting, the third kills the supervisor before it could remove the files."""
+    temporary = Path(f"/tmp/t{os.getpid()}-i")
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it is asked for once and kept
+    process = start(python(STUBBORN.replace("time.sleep", "print('deaf', flush=True); time.sleep")))
+    supervisor = process._supervisor
+    until(lambda: "deaf" in log.read_text())
+    assert any(temporary.iterdir())
+
+    def interrupt() -> None:
+        until(lambda: supervisor.stdin.closed)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.4)
+        for each in psutil.Process(supervisor.pid).children(recursive=True):
+            each.kill()
+        supervisor.kill()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    beside = Thread(target=interrupt)
+    try:
+        beside.start()
+        with pytest.raises(KeyboardInterrupt):
+            process.stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        beside.join()
+    assert not running(process.pid)
+    assert not any(temporary.iterdir())
     temporary.rmdir()
 
 

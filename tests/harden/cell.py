@@ -306,6 +306,8 @@ def _struck(live: Live, phase: Phase, failures: list[str]) -> int | None:
     if live.case.strike is not None:
         if live.wait_for(phase):
             live.held.note(live.marked())
+            if phase == "window" and live.has(event="window", windows_left=0):
+                failures.append("the harness came too late: the last window was over before it struck")
             live.struck_s = time.monotonic()
             live.case.strike(live)
         else:

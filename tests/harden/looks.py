@@ -41,9 +41,10 @@ class Held:
                     for each in process.net_connections("tcp")
                     if each.status == psutil.CONN_LISTEN
                 }
-                self.shared |= {
-                    each.path for each in process.memory_maps() if each.path.startswith(SHARED_MEMORY)
-                }
+                # Not psutil's memory_maps: it has the kernel count every page, of gigabytes.
+                maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace").splitlines()
+                paths = (line[line.find("/") :] for line in maps)
+                self.shared |= {path for path in paths if path.startswith(SHARED_MEMORY)}
 
 
 def left_behind(live: Live) -> list[str]:
