@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from tests.harden import cell as cells
 from tests.harden import matrix
 from tests.harden.cell import try_out
 from tests.harden.nouns import Case, Expect
@@ -51,3 +55,18 @@ def test_what_stays_behind_is_found(tmp_path):
     case = Case(expect=Expect(code=0, says=None, status="complete"), strike=litter)
     failures = try_out("nothing", "window", case, tmp_path).failures
     assert failures == ("temporary file forgotten stayed", ".half.json stayed in the results")
+
+
+def test_a_strike_that_comes_when_the_last_window_is_over_is_no_test_of_a_window():
+    live: Any = SimpleNamespace(
+        case=SimpleNamespace(strike=lambda _: None, expect=SimpleNamespace(within_s=1)),
+        wait_for=lambda _: True,
+        marked=list,
+        held=SimpleNamespace(note=lambda _: None),
+        has=lambda **wanted: wanted == {"event": "window", "windows_left": 0},
+        end=lambda _: 0,
+    )
+    for phase, expected in (("window", ["the harness came too late"]), ("shutdown", [])):
+        failures: list[str] = []
+        cells._struck(live, phase, failures)
+        assert [each.partition(":")[0] for each in failures] == expected
