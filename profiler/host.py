@@ -51,6 +51,7 @@ def collect(root: Path = Path("/"), library: Any = None) -> Host:
         driver=driver,
         python=platform.python_version(),
         packages=_versions(),
+        niceness=os.getpriority(os.PRIO_PROCESS, 0),
     )
 
 

@@ -45,16 +45,21 @@ def of_point(manifest: Manifest, samples: Any, steady: Sequence[WindowView]) -> 
     crowded = [each for each in spans if is_told and each.is_crowded]
     notes = []
     if crowded:
-        worst = max(crowded, key=lambda each: each.others_cores)
+        worst, behind = max(crowded, key=lambda each: each.others_cores), _behind(manifest.host.niceness)
         notes.append(
             f"other programs used {worst.others_cores:.1f} of {worst.cpus} CPUs, and all were "
-            f"{worst.busy_frac:.0%} busy: this run may have waited for them; run it again on a quiet machine"
+            f"{worst.busy_frac:.0%} busy: this run may have waited for them{behind}; run it again on a "
+            "quiet machine"
         )
     if max(steal, default=0.0) > STEAL_FRAC:
         notes.append(
             f"the hypervisor kept back {max(steal):.0%} of the CPU time, for other machines on its host"
         )
     return Neighbours(max(others, default=None), max(steal, default=None), tuple(notes))
+
+
+def _behind(niceness: int | None) -> str:
+    return f", and stood behind them (niceness {niceness})" if niceness and niceness > 0 else ""
 
 
 @dataclass(frozen=True)

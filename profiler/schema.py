@@ -236,7 +236,6 @@ class Baseline(Struct, frozen=True, kw_only=True):
 
 class RoutingRecord(Struct, frozen=True, kw_only=True):
     """Which experts tokens were sent to, recorded in a pass of its own (``records.routing_schema``).
-
     ``layers``: those that route.  ``source``: what told it.  ``routing`` as in ``EngineFacts``.
     """
 
@@ -282,7 +281,8 @@ class Gpu(Struct, frozen=True, kw_only=True):
 
 
 class Host(Struct, frozen=True, kw_only=True):
-    """The machine and software a run was made on; of an imported run's only the GPUs may be known."""
+    """The machine and software of a run; of an imported one's only the GPUs may be known.  ``niceness``: how
+    far behind others it stood on the CPUs (setpriority(2))."""
 
     hostname_hash: str | None
     os: str | None
@@ -293,6 +293,7 @@ class Host(Struct, frozen=True, kw_only=True):
     driver: str | None
     python: str | None
     packages: dict[str, str]
+    niceness: int | None = None
 
 
 class Price(Struct, frozen=True, kw_only=True):
@@ -341,7 +342,6 @@ class ImportedPoint(Struct, frozen=True, kw_only=True):
 
 class Imported(Struct, frozen=True, kw_only=True):
     """Where a run comes from that another tool measured; what it did not say is unknown and stays so.
-
     ``file`` is its name, ``precision`` that of the weights.  ``gaps_known``: whether its records hold the
     time of every token, not of the first and the last alone.  ``EngineSettings`` of such a run say nothing.
     """

@@ -60,6 +60,13 @@ def test_a_version_is_read_from_the_package_and_the_first_on_the_path_counts(
     assert host.collect().packages == {"flashinfer-python": "1.2+cu12"}
 
 
+def test_how_far_we_stand_behind_others_is_told() -> None:
+    code = "from profiler import host; print(host.collect().niceness)"
+    words = ["nice", "-n", "7", sys.executable, "-c", code]
+    expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
+    assert int(subprocess.run(words, capture_output=True, check=True).stdout) == expected
+
+
 def test_this_machine() -> None:
     found = host.collect()
     assert found.cores <= (os.cpu_count() or 1)

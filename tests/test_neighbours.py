@@ -51,6 +51,14 @@ def test_a_program_that_leaves_no_cpu_free_is_named_with_what_it_took(tmp_path):
     assert "98% busy" in note
 
 
+@pytest.mark.parametrize(("niceness", "words"), [(None, None), (0, None), (-5, None), (15, "(niceness 15)")])
+def test_that_others_come_first_is_said_where_they_do(tmp_path, niceness, words):
+    behind = msgspec.structs.replace(make.HOST, niceness=niceness)
+    (note,) = beside(tmp_path, counters(others=0.75, own=1.21), host=behind).notes
+    assert ("stood behind them" in note) is (words is not None)
+    assert words is None or words in note
+
+
 @pytest.mark.parametrize(
     ("others", "own", "cpus"),
     [

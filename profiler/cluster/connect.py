@@ -25,8 +25,13 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0
 SETTINGS = 4
 GET_RAY = "pip install 'moe-profiler[ray]'"
 START_ONE = "start one with `ray start --head`, or take --ray local"
-# The driver's requests to a cluster that has gone are to end, not to wait for it to come back.
-PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30", "RAY_USAGE_STATS_ENABLED": "0"}
+# The driver's requests to a cluster that has gone are to end, not to wait for it to come back; engines of a
+# cluster that we begin are to stand behind nobody (see :func:`profiler.cluster.nodes.restore_priority`).
+SETTINGS_OF_RAY = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 @contextlib.contextmanager
@@ -52,7 +57,7 @@ def connected(address: str = AUTO) -> Iterator[str]:
 
 def load() -> Any:
     """The package; raises InputError where it is missing or broken."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in PATIENCE.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS_OF_RAY.items()})
     try:
         import ray
     except Exception as error:  # what it imports on its way may raise anything

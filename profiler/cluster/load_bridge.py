@@ -10,6 +10,7 @@ from time import perf_counter_ns
 
 import psutil
 
+from profiler.cluster.nodes import restore_priority
 from profiler.errors import LoadError
 from profiler.loadgen.process import LoadProcess
 
@@ -21,6 +22,7 @@ class Bridge:
     made one after another; the kinds side by side."""
 
     def __init__(self) -> None:
+        restore_priority()
         _clear_away()
         self._folder = Path(tempfile.gettempdir()) / f"{FOLDERS}{os.getpid()}"
         self._folder.mkdir(mode=0o700)

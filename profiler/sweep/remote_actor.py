@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from profiler.cluster import nodes
 from profiler.loadgen.job import Progress
 from profiler.loadgen.worker import LoadWorker
 from profiler.nvml.holding import TakenError
@@ -57,6 +58,7 @@ class Holder:
         self._open = ExitStack()
         self._worker: LoadWorker | None = None
         restore_environment(self._errand)
+        nodes.restore_priority()
 
     def hold(self, start: bytes, noted: bytes) -> bytes:
         """The start's attempts, JSON; empty where it was called off.  Its runs lie in the scratch folder, or

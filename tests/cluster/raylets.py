@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 
 MARK = "PROFILER_TEST_RAYLETS"
+# Whatever a driver in this process made of it for a cluster of its own.
+AS_RAY_COMES = {"RAY_worker_niceness": "15"}
 STORE_BYTES = 80 << 20
 # A node that is killed is missed after some 3 s, not 15.
 SOON = {"health_check_period_ms": 500, "health_check_failure_threshold": 5, "health_check_timeout_ms": 2500}
@@ -92,7 +94,8 @@ def raylets(cpus: int = 1) -> Iterator[Raylets]:
 
 def _environment(mark: str, temporary: Path) -> dict[str, str]:
     paths = [str(Path(__file__).parent / "workers"), os.environ.get("PYTHONPATH", "")]
-    return {MARK: mark, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    path = os.pathsep.join(filter(None, paths))
+    return AS_RAY_COMES | {MARK: mark, "TMPDIR": str(temporary), "PYTHONPATH": path}
 
 
 def until(is_so: Callable[[], bool], patience_s: float) -> bool:

@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from profiler import figures
 from profiler.cli import app
 from profiler.errors import EngineError
 from profiler.storage import open_home
 from profiler.sweep import ledger, one
 from tests.sweep import few
 from tests.trials.fake import Engine
+
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 MODELS, LOADS = ("test/quick", "test/slow"), (1, 2)
 
@@ -23,7 +24,6 @@ MODELS, LOADS = ("test/quick", "test/slow"), (1, 2)
 def run(tmp_path, monkeypatch):
     """The command on an engine that takes no time and fails for the models in ``broken``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(figures, "disturbed", lambda _: None)
 
     def call(*words, broken=()):
         def execute(plan, show, worker=None, engines=None):

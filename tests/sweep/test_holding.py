@@ -25,6 +25,8 @@ from profiler.sweep.session import planned
 from tests.sweep import few
 from tests.trials.fake import Engine
 
+pytestmark = pytest.mark.usefixtures("undisturbed")
+
 MODELS, LOADS = ("test/quick", "test/slow"), (1, 2)
 
 
@@ -65,7 +67,6 @@ class Bench:
 def bench(tmp_path, monkeypatch):
     found = Bench(tmp_path)
     monkeypatch.setattr(one, "execute", found.execute)
-    monkeypatch.setattr(figures, "disturbed", lambda _: None)
     return found
 
 
