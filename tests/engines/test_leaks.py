@@ -133,5 +133,5 @@ def test_the_metronome_keeps_nothing_of_a_request_once_its_truth_was_taken(start
         ask(server, 0.01)
         server.call("DELETE", "/truth")
 
-    server = start("metronome", {"ttft_s": 0.02, "itl_s": 0.002})
+    server = start("metronome", SLOW)
     keeps_nothing(server, serve)

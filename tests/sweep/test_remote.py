@@ -256,10 +256,11 @@ def test_what_is_measured_stands_behind_no_other_program(cluster, tmp_path, tell
     tell.then = look
     file = few.write(tmp_path, models=("sim:a",), loads=(1,), starts=1, **{"measure.window_s": 2})
     hold(cluster, file, tmp_path / "out", tell)
-    assert {nice for each in found.values() for nice in each} == {0}
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert {nice for each in found.values() for nice in each} == {ours}
+    assert {each.host.niceness for each in remote.nodes.collect()} == {ours}
     (name,) = store.within(tmp_path / "out")
-    assert store.load(tmp_path / "out" / name).manifest.host.niceness == 0
-    assert any(each.nice() == 15 for each in cluster.processes("ray::"))  # those that Ray keeps ready
+    assert store.load(tmp_path / "out" / name).manifest.host.niceness == ours
 
 
 def test_shared_storage_and_files_that_a_sweep_names(cluster, tmp_path, tell, monkeypatch):
